@@ -1,0 +1,1 @@
+"""Millwright: predict which machines of a fleet will fail soon."""

@@ -1,0 +1,117 @@
+"""Reading YAML into strict, frozen objects, with errors that name the file, the line and the key.
+
+Every configuration file of the project is read by `load`, so a misspelt key is refused in all of
+them in the same words.
+"""
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from millwright.errors import ConfigurationError
+
+Location = tuple[int | str, ...]
+
+
+class Strict(BaseModel):
+    """A configuration section: immutable, and unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+Section = TypeVar("Section", bound=BaseModel)
+
+
+def load(path: Path, section: type[Section]) -> Section:
+    """Read the YAML file at `path` as a `section`.
+
+    Raises:
+        ConfigurationError: one message with every fault in the file, each with its line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ConfigurationError(f"cannot read {path}: {err}") from err
+    try:
+        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as err:
+        raise ConfigurationError(f"{path} is not valid YAML: {err}") from err
+    if not isinstance(values, dict):
+        raise ConfigurationError(f"{path} must be a mapping of keys to values, and is not")
+    lines: dict[Location, int] = {}
+    repeated: list[str] = []
+    _walk(root, (), lines, repeated)
+    if repeated:
+        raise ConfigurationError("\n".join(f"{path}:{fault}" for fault in repeated))
+    try:
+        return section.model_validate(values)
+    except ValidationError as err:
+        faults = [_describe(path, fault, lines, section) for fault in err.errors()]
+        raise ConfigurationError("\n".join(faults)) from err
+
+
+def nearest(name: str, names: list[str]) -> str:
+    """Say which of `names` was probably meant, as the end of an error message."""
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    return f"valid names: {', '.join(names)}" if names else "none is defined"
+
+
+def _walk(node: Any, place: Location, lines: dict[Location, int], repeated: list[str]) -> None:
+    """Record the line of every key below `node`, and every key that stands twice."""
+    lines[place] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        seen: dict[str, int] = {}
+        for key, value in node.value:
+            line = key.start_mark.line + 1
+            if key.value in seen:
+                repeated.append(
+                    f"{line}: '{key.value}' is named twice, first on line {seen[key.value]}; "
+                    "keep one of them"
+                )
+            seen[key.value] = line
+            _walk(value, (*place, key.value), lines, repeated)
+            lines[(*place, key.value)] = line
+    elif isinstance(node, yaml.SequenceNode):
+        for index, value in enumerate(node.value):
+            _walk(value, (*place, index), lines, repeated)
+
+
+def _describe(
+    path: Path, fault: ErrorDetails, lines: dict[Location, int], section: type[BaseModel]
+) -> str:
+    place: Location = fault["loc"]
+    known = place
+    while known not in lines:
+        known = known[:-1]
+    key = ".".join(str(part) for part in place)
+    where = f"{path}:{lines[known]}"
+    if fault["type"] == "extra_forbidden":
+        names = _keys_at(section, place[:-1])
+        return f"{where}: unknown key '{key}'; {nearest(str(place[-1]), names)}"
+    if fault["type"] == "missing":
+        return f"{where}: '{key}' is missing; add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+
+
+def _keys_at(section: type[BaseModel], place: Location) -> list[str]:
+    """The keys that the section at `place` below `section` may have."""
+    current: Any = section
+    for part in place:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            current = field.annotation if field else None
+        else:  # an entry of a mapping or a list: its values are all of one kind
+            current = get_args(current)[-1] if get_args(current) else None
+        while not isinstance(current, type) and type(None) in get_args(current):
+            current = next(kind for kind in get_args(current) if kind is not type(None))
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return list(current.model_fields)
+    return []

@@ -1,0 +1,280 @@
+"""What a fleet is: its tables, sensors, parts and costs, read from `configs/fleets/<name>.yaml`.
+
+Nothing else in the project knows the name of a sensor. Another fleet is another file of this form
+and its data.
+"""
+
+import os
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, Self
+from zoneinfo import ZoneInfo, available_timezones
+
+from pydantic import Field, field_validator, model_validator
+
+from millwright import durations
+from millwright.configuration import Strict, load, nearest
+from millwright.durations import Duration
+from millwright.errors import ConfigurationError
+
+Statistic = Literal["mean", "std", "min", "max", "slope"]
+TABLES = ("machines", "telemetry", "errors", "maintenance", "failures")
+NAME = r"^[a-z][a-z0-9_]*$"
+
+
+class Source(Strict):
+    """Where a raw table comes from and what its columns are called there.
+
+    `source` is the name of a CSV or parquet file without its ending, of a folder of such files, or
+    of a table in a database. `received` is the column that says when a row became known; without
+    it a row counts as known at its own time, and a correction at the time of its ingest.
+    """
+
+    source: str
+    machine: str
+    received: str | None = None
+
+
+class Timed(Source):
+    """A raw table whose rows each happened at a time."""
+
+    timestamp: str
+
+
+class Errors(Timed):
+    """Error messages that machines sent."""
+
+    code: str
+
+
+class Parts(Timed):
+    """Replacements or failures, of a component where the fleet tells them apart."""
+
+    component: str | None = None
+
+
+class Tables(Strict):
+    """The five raw tables. Telemetry and failures are required."""
+
+    telemetry: Timed
+    failures: Parts
+    errors: Errors | None = None
+    maintenance: Parts | None = None
+    machines: Source | None = None
+
+
+class Sensor(Strict):
+    """One measured quantity. A reading outside `range` is refused at the ingest."""
+
+    unit: str = ""
+    range: tuple[float, float] | None = None
+    column: str | None = None
+
+
+class Attribute(Strict):
+    """A property of a machine that stays as it is: its model, its age when the records begin."""
+
+    type: Literal["category", "number"]
+    unit: str = ""
+    values: tuple[str, ...] = ()
+    range: tuple[float, float] | None = None
+    bands: tuple[float, ...] = ()
+    column: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        if self.type == "category" and not self.values:
+            raise ValueError("a category needs its 'values'")
+        if len(set(self.values)) < len(self.values):
+            raise ValueError("'values' names a category twice")
+        if list(self.bands) != sorted(set(self.bands)):
+            raise ValueError("'bands' must rise")
+        return self
+
+
+class Features(Strict):
+    """Which statistics are taken of the readings, within a step and over windows of steps."""
+
+    step_statistics: tuple[Statistic, ...] = ("mean",)
+    windows: tuple[Duration, ...]
+    statistics: tuple[Statistic, ...] = ("mean", "std", "min", "max", "slope")
+    error_windows: tuple[Duration, ...] = ()
+    time_to_live: Duration
+
+
+class Anomaly(Strict):
+    """The anomaly detector learns from healthy telemetry of the first `fit_window` of the data."""
+
+    fit_window: Duration
+
+
+class Costs(Strict):
+    """What a decision costs, for the threshold: all three per occasion, in one currency."""
+
+    currency: str = "EUR"
+    failure: float = Field(gt=0)
+    planned_repair: float = Field(ge=0)
+    inspection: float = Field(gt=0)
+
+
+class Simulation(Strict):
+    """How large a made-up fleet is, and what is wrong with its data."""
+
+    machines: int = Field(gt=0)
+    days: int = Field(gt=0)
+    start: datetime
+    seed: int = 0
+    reading_interval: Duration | None = None
+    gap_share: float = Field(default=0.0, ge=0, lt=1)
+    late_share: float = Field(default=0.0, ge=0, lt=1)
+    drift_from_day: int | None = None
+
+    @field_validator("start")
+    @classmethod
+    def _in_utc(cls, start: datetime) -> datetime:
+        return start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+
+
+class Fleet(Strict):
+    """A fleet of machines and the question asked of it: who fails within the `horizon`?
+
+    `timezone` is the zone of timestamps that carry none; without it such rows are refused.
+    """
+
+    name: str = Field(pattern=NAME)
+    description: str = ""
+    owner: str = ""
+    timezone: str | None = None
+    step: Duration
+    horizon: Duration
+    lead_time: Duration
+    test_window: Duration
+    partition: Literal["day", "month"] = "month"
+    tables: Tables
+    sensors: dict[str, Sensor] = Field(min_length=1)
+    error_codes: tuple[str, ...] = ()
+    components: tuple[str, ...] = ()
+    attributes: dict[str, Attribute] = Field(default_factory=dict)
+    features: Features
+    anomaly: Anomaly
+    costs: Costs
+    simulation: Simulation | None = None
+    counts_cycles: bool = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sees_cycles(cls, values: object) -> object:
+        """A step written in cycles says that timestamps are cycle numbers."""
+        if (
+            isinstance(values, dict)
+            and "counts_cycles" not in values
+            and "cycle" in str(values.get("step"))
+        ):
+            return {**values, "counts_cycles": True}
+        return values
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_a_zone(cls, zone: str | None) -> str | None:
+        if zone is not None and zone not in available_timezones():
+            raise ValueError(
+                f"'{zone}' is no time zone; {nearest(zone, sorted(available_timezones()))}"
+            )
+        return zone
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        faults = [
+            *self._uneven_lengths(),
+            *self._repeated_columns(),
+            *self._missing_partners(),
+        ]
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _uneven_lengths(self) -> list[str]:
+        lengths = {
+            "horizon": self.horizon,
+            "lead_time": self.lead_time,
+            **{f"features.windows[{i}]": w for i, w in enumerate(self.features.windows)},
+            **{
+                f"features.error_windows[{i}]": w for i, w in enumerate(self.features.error_windows)
+            },
+        }
+        faults = [
+            f"'{key}' must be a whole number of steps of {self.label(self.step)}"
+            for key, length in lengths.items()
+            if length % self.step
+        ]
+        if self.lead_time > self.horizon:
+            faults.append("'lead_time' must not be longer than 'horizon'")
+        return faults
+
+    def _repeated_columns(self) -> list[str]:
+        """Two names for one column would count it twice."""
+        faults = []
+        for kind, entries in (("sensors", self.sensors), ("attributes", self.attributes)):
+            owners: dict[str, str] = {}
+            for name, entry in entries.items():
+                column = entry.column or name
+                if column in owners:
+                    faults.append(
+                        f"'{kind}': '{owners[column]}' and '{name}' both read column '{column}'"
+                    )
+                owners[column] = name
+        return faults
+
+    def _missing_partners(self) -> list[str]:
+        faults = []
+        if self.tables.errors and not self.error_codes:
+            faults.append("'tables.errors' needs 'error_codes'")
+        if self.tables.errors and not self.features.error_windows:
+            faults.append("'tables.errors' needs 'features.error_windows'")
+        if self.tables.maintenance and not self.components:
+            faults.append("'tables.maintenance' needs 'components'")
+        if self.attributes and not self.tables.machines:
+            faults.append("'attributes' needs 'tables.machines'")
+        return faults
+
+    @cached_property
+    def table_names(self) -> tuple[str, ...]:
+        """The raw tables that this fleet has, machines first, so that they are known by then."""
+        return tuple(name for name in TABLES if getattr(self.tables, name) is not None)
+
+    def label(self, length: timedelta) -> str:
+        """`length` as it stands in the name of a feature."""
+        return durations.label(length, self.counts_cycles)
+
+    def zone(self) -> ZoneInfo | None:
+        """The zone of timestamps that carry none."""
+        return ZoneInfo(self.timezone) if self.timezone else None
+
+
+FLEETS = Path(__file__).parent.parent / "configs" / "fleets"
+
+
+def fleets_folder() -> Path:
+    """Where fleet files are looked for: `MILLWRIGHT_FLEETS`, or `configs/fleets`."""
+    return Path(os.environ.get("MILLWRIGHT_FLEETS", FLEETS))
+
+
+def load_fleet(name: str) -> Fleet:
+    """Read the fleet called `name`.
+
+    Raises:
+        ConfigurationError: there is no such fleet, or its file is wrong.
+    """
+    path = fleets_folder() / f"{name}.yaml"
+    if not path.is_file():
+        names = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise ConfigurationError(
+            f"there is no fleet '{name}' in {path.parent}; {nearest(name, names)}"
+        )
+    fleet = load(path, Fleet)
+    if fleet.name != name:
+        raise ConfigurationError(
+            f"{path}: 'name' is '{fleet.name}' and must be '{name}', as the file"
+        )
+    return fleet

@@ -1,0 +1,124 @@
+"""Which environment this is, where it keeps its state, and how much it may use.
+
+All run-time state lives in one folder, `.millwright/` under the repository unless `MILLWRIGHT_HOME`
+names another. `State` is the only place that knows what lies where in it.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from millwright.configuration import Strict, load, nearest
+from millwright.errors import ConfigurationError
+
+REPOSITORY = Path(__file__).parent.parent
+ENVIRONMENTS = REPOSITORY / "configs" / "environments"
+
+
+class Search(Strict):
+    """The budget of a hyperparameter search. Whichever is used up first ends it."""
+
+    trials: int = Field(gt=0)
+    seconds: float = Field(gt=0)
+    rows: int = Field(gt=0)
+
+
+class Engine(Strict):
+    """What the feature engine may use of the machine."""
+
+    memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
+    threads: int = Field(default=2, gt=0)
+
+
+class Settings(Strict):
+    """`configs/environments/<name>/settings.yaml`."""
+
+    environment: Literal["local"]
+    engine: Engine
+    search: Search
+    report_rows: int = Field(gt=0)
+
+
+@dataclass(frozen=True)
+class State:
+    """The folders of one environment, and of one fleet in it."""
+
+    home: Path
+    environment: str
+
+    @property
+    def root(self) -> Path:
+        """The folder of the environment."""
+        return self.home / self.environment
+
+    @property
+    def lock(self) -> Path:
+        """Held by the one run that may change the environment's state."""
+        return self.root / "run.lock"
+
+    @property
+    def zenml(self) -> Path:
+        """ZenML's own configuration, database and artifacts, of all environments."""
+        return self.home / "zenml"
+
+    @property
+    def mlflow_uri(self) -> str:
+        """Where MLflow keeps runs and registered models."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        """Where MLflow keeps the files of its runs."""
+        return self.root / "mlflow"
+
+    def incoming(self, fleet: str) -> Path:
+        """The tables of a simulated fleet, as they would arrive from a real one."""
+        return self.home / "simulated" / fleet
+
+    def raw(self, fleet: str) -> Path:
+        """The raw store: validated rows, append-only."""
+        return self.root / fleet / "raw"
+
+    def quarantine(self, fleet: str) -> Path:
+        """Rows that the ingest refused, each with its reason."""
+        return self.root / fleet / "quarantine"
+
+    def offline(self, fleet: str) -> Path:
+        """The offline store: one folder of parquet files for each feature view."""
+        return self.root / fleet / "offline"
+
+    def detectors(self, fleet: str) -> Path:
+        """The anomaly detectors, one folder for each version."""
+        return self.root / fleet / "detectors"
+
+    def releases(self, fleet: str) -> Path:
+        """Released models, one folder for each."""
+        return self.root / fleet / "releases"
+
+    def reports(self, fleet: str) -> Path:
+        """HTML reports on batches and on models."""
+        return self.root / fleet / "reports"
+
+
+def load_settings(environment: str = "local") -> Settings:
+    """Read the settings of an environment.
+
+    Raises:
+        ConfigurationError: there is no such environment, or its file is wrong.
+    """
+    path = ENVIRONMENTS / environment / "settings.yaml"
+    if not path.is_file():
+        names = sorted(folder.name for folder in ENVIRONMENTS.iterdir() if folder.is_dir())
+        raise ConfigurationError(
+            f"there is no environment '{environment}'; {nearest(environment, names)}"
+        )
+    return load(path, Settings)
+
+
+def state(environment: str = "local") -> State:
+    """The state folders of `environment`. Nothing is created."""
+    home = os.environ.get("MILLWRIGHT_HOME")
+    return State(Path(home).resolve() if home else REPOSITORY / ".millwright", environment)
