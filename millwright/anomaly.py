@@ -1,0 +1,143 @@
+"""The anomaly detector: an isolation forest that has seen healthy telemetry alone.
+
+It learns once, from the first `fit_window` of a fleet's history as it was known when that window
+ended, and from then on scores every step. So a score never knows more than was known at its time,
+and a step within the fit window has none. Its folder is named by what it was made from; a detector
+is never changed, only followed by another.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import skops.io
+from numpy.typing import NDArray
+from sklearn.ensemble import IsolationForest
+from sklearn.impute import SimpleImputer
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from millwright.errors import MillwrightError
+from millwright.files import folder_written_whole
+from millwright.fleet import Fleet
+from millwright.labels import label_cutoffs
+
+TREES = 100
+SAMPLES = 1024
+MOST_ROWS = 100_000
+FEWEST_ROWS = 100
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A fitted detector: which features it reads, and since when its scores count."""
+
+    version: str
+    features: tuple[str, ...]
+    fit_end: pd.Timestamp
+    rows: int
+    pipeline: Pipeline
+
+    def score(self, frame: pd.DataFrame) -> NDArray[np.float32]:
+        """How anomalous each row of `frame` is, in (0, 1]: the score of Liu et al. (2008).
+
+        Shape (n,), float32; ordinary rows lie below 0.5.
+        """
+        values = frame[list(self.features)].to_numpy(np.float32)
+        return np.asarray(-self.pipeline.score_samples(values), dtype=np.float32)
+
+
+def fit(
+    windows: pd.DataFrame, failures: pd.DataFrame, features: list[str], fleet: Fleet
+) -> Detector | None:
+    """Fit a detector to the healthy rows of `windows`.
+
+    A row is healthy if its machine does not fail within the horizon. Rows whose horizon reaches
+    past the end of the fit window are left out: what became of them was not known yet.
+
+    Args:
+        windows: the detector's view with both timestamps (UTC), from the beginning of the fleet's
+            history to at least the end of the fit window, in any order.
+        failures: `machine_id` and `timestamp` (UTC).
+        features: the columns of `windows` to read.
+        fleet: gives the horizon and the fit window.
+
+    Returns:
+        None if the history does not fill the fit window yet or has too few healthy rows in it.
+    """
+    if windows.empty:
+        return None
+    start = windows["event_timestamp"].min()
+    fit_end = start + fleet.anomaly.fit_window
+    if windows["event_timestamp"].max() < fit_end:
+        return None
+    known = windows[
+        (windows["event_timestamp"] + fleet.horizon <= fit_end)
+        & (windows["created_timestamp"] <= fit_end)
+    ]
+    latest = known.sort_values(["event_timestamp", "machine_id", "created_timestamp"])
+    latest = latest.drop_duplicates(
+        ["event_timestamp", "machine_id"], keep="last", ignore_index=True
+    )
+    healthy = latest[~label_cutoffs(latest, failures, fleet.horizon)]
+    if len(healthy) > MOST_ROWS:
+        healthy = healthy.sample(MOST_ROWS, random_state=SEED).sort_index()
+    if len(healthy) < FEWEST_ROWS:
+        return None
+    pipeline = make_pipeline(
+        SimpleImputer(strategy="median", keep_empty_features=True),
+        StandardScaler(),
+        IsolationForest(
+            n_estimators=TREES, max_samples=min(SAMPLES, len(healthy)), random_state=SEED
+        ),
+    )
+    values = healthy[features].to_numpy(np.float32)
+    pipeline.fit(values)
+    digest = hashlib.sha256(np.ascontiguousarray(values).data)
+    digest.update(json.dumps([features, TREES, SAMPLES, SEED, fit_end.isoformat()]).encode())
+    return Detector(digest.hexdigest()[:16], tuple(features), fit_end, len(healthy), pipeline)
+
+
+def save(detector: Detector, folder: Path) -> None:
+    """Write `detector` to `folder/<version>`, in the skops format, whole or not at all."""
+    target = folder / detector.version
+    if target.exists():
+        return
+    with folder_written_whole(target) as draft:
+        skops.io.dump(detector.pipeline, draft / "detector.skops")
+        facts = {
+            "version": detector.version,
+            "features": detector.features,
+            "fit_end": detector.fit_end.isoformat(),
+            "rows": detector.rows,
+        }
+        (draft / "detector.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+def load(folder: Path, version: str) -> Detector:
+    """Read the detector `version` back.
+
+    Raises:
+        MillwrightError: it is not there, or not whole.
+    """
+    path = folder / version
+    try:
+        facts = json.loads((path / "detector.json").read_text(encoding="utf-8"))
+        file = path / "detector.skops"
+        # The file is our own: these are the types that a fitted forest is made of.
+        trusted = [
+            name for name in skops.io.get_untrusted_types(file=file) if name.startswith("sklearn.")
+        ]
+        pipeline = skops.io.load(file, trusted=trusted)
+    except (OSError, ValueError, KeyError) as err:
+        raise MillwrightError(
+            f"the anomaly detector {path} cannot be read: {err}; remove the folder and run "
+            "--pipeline features again, which fits another"
+        ) from err
+    return Detector(
+        version, tuple(facts["features"]), pd.Timestamp(facts["fit_end"]), facts["rows"], pipeline
+    )

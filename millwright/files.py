@@ -1,0 +1,53 @@
+"""Writing so that a file or folder is there whole or not at all, even if the process is killed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def folder_written_whole(target: Path) -> Iterator[Path]:
+    """Yield an empty draft folder that becomes `target` when the block ends well.
+
+    What a killed run left of an earlier draft is removed first. An existing `target` is replaced.
+    """
+    draft = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        yield draft
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    for path in draft.rglob("*"):
+        if path.is_file():
+            synchronise(path)
+    if target.exists():
+        shutil.rmtree(target)
+    draft.replace(target)
+    synchronise(target.parent)
+
+
+@contextmanager
+def file_written_whole(target: Path) -> Iterator[Path]:
+    """Yield a draft path whose file becomes `target` when the block ends well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.draft")
+    try:
+        yield draft
+        synchronise(draft)
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+    synchronise(target.parent)
+
+
+def synchronise(path: Path) -> None:
+    """Have the disk hold what was written to `path`, a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

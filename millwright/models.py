@@ -1,0 +1,180 @@
+"""The failure classifier and the two baselines that it must beat.
+
+One `Encoder` turns features into the columns of a model, in training and in the service alike; its
+fields are part of every release.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import xgboost
+from numpy.typing import NDArray
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from millwright.configuration import Strict
+from millwright.fleet import Fleet
+from millwright.views import feature_views, model_features
+
+Matrix = NDArray[np.float32]
+Labels = NDArray[np.bool_]
+Scores = NDArray[np.float64]
+
+
+class Encoder(Strict):
+    """The way from features to columns: numbers as they are, a category as one column a value.
+
+    A missing number stays NaN; a missing or unknown category is 0 in all of its columns.
+    """
+
+    features: tuple[str, ...]
+    categories: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, fleet: Fleet) -> "Encoder":
+        """The encoder for every feature of `fleet`."""
+        kinds = model_features(fleet)
+        return cls(
+            features=tuple(kinds),
+            categories={
+                name: fleet.attributes[name].values
+                for name, kind in kinds.items()
+                if kind == "string"
+            },
+        )
+
+    @property
+    def columns(self) -> list[str]:
+        """The names of the matrix's columns, such as `volt_mean_24h` and `model=model3`."""
+        names: list[str] = []
+        for feature in self.features:
+            values = self.categories.get(feature)
+            names += [f"{feature}={value}" for value in values] if values else [feature]
+        return names
+
+    def encode(self, frame: pd.DataFrame) -> Matrix:
+        """A matrix of shape (rows of `frame`, `columns`), float32, in the order of `columns`."""
+        matrix = np.empty((len(frame), len(self.columns)), dtype=np.float32)
+        column = 0
+        for feature in self.features:
+            values = self.categories.get(feature)
+            if values is None:
+                matrix[:, column] = frame[feature].to_numpy(np.float32)
+                column += 1
+                continue
+            for value in values:
+                matrix[:, column] = (frame[feature] == value).to_numpy(np.float32)
+                column += 1
+        return matrix
+
+
+class Model(Protocol):
+    """Anything that learns from a matrix and scores one."""
+
+    def fit(self, matrix: Matrix, labels: Labels) -> "Model":
+        """Learn from `matrix`, shape (n, columns), and `labels`, shape (n,)."""
+        ...
+
+    def score(self, matrix: Matrix) -> Scores:
+        """How likely each row of `matrix` is to fail, shape (n,); higher is likelier."""
+        ...
+
+
+class Logistic:
+    """A logistic regression on standardised features, the usual first model."""
+
+    def __init__(self) -> None:
+        self.pipeline: Pipeline = make_pipeline(
+            SimpleImputer(strategy="mean", keep_empty_features=True),
+            StandardScaler(),
+            LogisticRegression(C=0.1, solver="newton-cholesky", max_iter=50),
+        )
+
+    def fit(self, matrix: Matrix, labels: Labels) -> "Logistic":
+        """Learn from all rows."""
+        self.pipeline.fit(matrix, labels)
+        return self
+
+    def score(self, matrix: Matrix) -> Scores:
+        """Probabilities."""
+        return np.asarray(self.pipeline.predict_proba(matrix)[:, 1], dtype=np.float64)
+
+
+class Rule:
+    """What a planner would do without a model: watch for errors and unusual means.
+
+    The score is the number of recent errors plus the largest deviation of any sensor's mean over
+    the longest window, in standard deviations from what `fit` saw. It learns nothing from labels.
+    """
+
+    def __init__(self, fleet: Fleet) -> None:
+        columns = Encoder.of(fleet).columns
+        longest = fleet.label(max(fleet.features.windows))
+        views = feature_views(fleet)
+        watched = [f"{sensor}_mean_{longest}" for sensor in fleet.sensors]
+        counted = [name for view in views if view.kind == "errors" for name in view.features]
+        if "mean" not in fleet.features.statistics:
+            watched = [name for view in views if view.kind == "step" for name in view.features]
+        self.sensors = [columns.index(name) for name in watched]
+        self.errors = [columns.index(name) for name in counted]
+
+    def fit(self, matrix: Matrix, labels: Labels) -> "Rule":  # noqa: ARG002
+        """Take mean and deviation of each sensor."""
+        self.centre = np.nanmean(matrix[:, self.sensors], axis=0, dtype=np.float64)
+        self.spread = np.nanstd(matrix[:, self.sensors], axis=0, dtype=np.float64)
+        return self
+
+    def score(self, matrix: Matrix) -> Scores:
+        """Rises with errors and deviations; in [0, 1) to be drawn beside the rest, no probability."""
+        spread = np.where(self.spread > 0, self.spread, 1.0)
+        deviations = np.abs(matrix[:, self.sensors] - self.centre) / spread
+        largest = np.max(np.nan_to_num(deviations), axis=1)
+        signs = np.asarray(largest + np.nansum(matrix[:, self.errors], axis=1), dtype=np.float64)
+        return signs / (1 + signs)
+
+
+class Classifier:
+    """Gradient-boosted trees (XGBoost, histogram method), with `rounds` trees.
+
+    With the same seed, data and number of threads the trees are the same to the last digit.
+    """
+
+    def __init__(self, parameters: dict[str, Any], rounds: int, seed: int, threads: int) -> None:
+        self.parameters = {
+            "objective": "binary:logistic",
+            "tree_method": "hist",
+            "eval_metric": "aucpr",
+            "seed": seed,
+            "nthread": threads,
+            **parameters,
+        }
+        self.rounds = rounds
+        self.booster: xgboost.Booster | None = None
+
+    def fit(self, matrix: Matrix, labels: Labels) -> "Classifier":
+        """Grow the trees."""
+        data = xgboost.QuantileDMatrix(matrix, labels, nthread=self.parameters["nthread"])
+        self.booster = xgboost.train(self.parameters, data, self.rounds)
+        return self
+
+    def score(self, matrix: Matrix) -> Scores:
+        """Probabilities."""
+        if self.booster is None:
+            raise ValueError("fit the classifier first")
+        return predict(self.booster, matrix)
+
+
+def predict(booster: xgboost.Booster, matrix: Matrix) -> Scores:
+    """The booster's probabilities for each row of `matrix`."""
+    return np.asarray(booster.inplace_predict(matrix), dtype=np.float64)
+
+
+def contributions(booster: xgboost.Booster, matrix: Matrix) -> NDArray[np.float32]:
+    """SHAP values by XGBoost's own algorithm (Lundberg et al. 2018), in log odds.
+
+    Shape (n, columns + 1); the last column is the bias, and each row sums to the row's margin.
+    """
+    return np.asarray(booster.predict(xgboost.DMatrix(matrix), pred_contribs=True))

@@ -1,0 +1,128 @@
+"""One fleet in one environment: its configuration and its stores, opened together."""
+
+import hashlib
+import json
+import subprocess
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+
+from pydantic import Field
+
+from millwright.configuration import Strict, load
+from millwright.durations import Duration
+from millwright.fleet import Fleet, load_fleet
+from millwright.offline import OfflineStore
+from millwright.raw_store import RawStore
+from millwright.settings import REPOSITORY, Settings, State, load_settings, state
+from millwright.splits import Folds
+from millwright.views import service_name
+
+PIPELINES = REPOSITORY / "configs" / "pipelines"
+_CODE = ("millwright", "steps", "pipelines", "feature_repo")
+
+
+class Training(Strict):
+    """`configs/pipelines/training.yaml`: what is decided about a training run."""
+
+    seed: int = 0
+    every: Duration | None = None
+    folds: Folds = Field(default_factory=Folds)
+    contribution_rows: int = Field(default=5000, gt=0)
+
+
+@dataclass(frozen=True)
+class Project:
+    """A fleet, the environment it is handled in, and what that keeps of it."""
+
+    fleet: Fleet
+    settings: Settings
+    state: State
+    training: Training
+
+    @cached_property
+    def raw(self) -> RawStore:
+        """The fleet's raw store."""
+        return RawStore(self.state.raw(self.fleet.name), self.fleet)
+
+    @cached_property
+    def offline(self) -> OfflineStore:
+        """The fleet's feature tables."""
+        name = self.fleet.name
+        return OfflineStore(
+            self.state.offline(name),
+            self.state.detectors(name),
+            self.fleet,
+            self.raw,
+            self.settings.engine,
+        )
+
+    @property
+    def model_name(self) -> str:
+        """What the failure classifier is called in every registry."""
+        return f"{self.fleet.name}_failure"
+
+    @property
+    def service(self) -> str:
+        """The feature service that the failure classifier reads."""
+        return service_name(self.fleet, "failure")
+
+    @property
+    def cutoff_distance(self) -> timedelta:
+        """The time between two cut-offs of a machine."""
+        return self.training.every or self.fleet.step
+
+    def fingerprint(self) -> str:
+        """A hash of all that a trained model follows from: the same means the same model."""
+        facts = [
+            self.raw.dataset_version,
+            self.offline.detector_version(),
+            self.service,
+            self.fleet.model_dump_json(exclude={"simulation", "description", "owner"}),
+            self.training.model_dump_json(),
+            self.settings.search.model_dump_json(),
+            self.settings.engine.threads,
+            code_version(),
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+
+def open_project(fleet: str, environment: str) -> Project:
+    """Read the configuration of a fleet in an environment. Nothing is created.
+
+    Raises:
+        ConfigurationError: a file is missing or wrong.
+    """
+    return Project(
+        fleet=load_fleet(fleet),
+        settings=load_settings(environment),
+        state=state(environment),
+        training=load(PIPELINES / "training.yaml", Training),
+    )
+
+
+def code_version() -> str:
+    """A hash of the project's own source, which a cached result depends on."""
+    digest = hashlib.sha256()
+    for folder in _CODE:
+        for path in sorted((REPOSITORY / folder).rglob("*.py")):
+            digest.update(path.relative_to(REPOSITORY).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def git_revision() -> str | None:
+    """The commit that is checked out, with `-dirty` if files differ; None outside a repository."""
+
+    def git(*words: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    try:
+        revision = git("rev-parse", "HEAD")
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{revision}-dirty" if dirty else revision

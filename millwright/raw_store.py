@@ -1,0 +1,312 @@
+"""The raw store: validated rows in append-only parquet files, one set of files for each batch.
+
+    raw/telemetry/2025-01/<batch>.parquet
+    raw/machines/<batch>.parquet
+    raw/batches/<batch>.json
+
+A batch exists from the moment its manifest is renamed into place, which is the last thing that a
+commit does. Readers read only files that a manifest names, so what a killed run left behind is
+never seen; the next commit removes it. A batch is named by its content: the same rows have the same
+name whichever format, order, writer or machine they came by.
+
+A changed row does not replace the earlier one: it is a second version with the same key and a
+`received` of its own. Two writers at once are kept apart by the lock of the environment, not here.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from millwright.configuration import Strict
+from millwright.errors import InputError, MillwrightError
+from millwright.fleet import Fleet
+from millwright.validation import key, literal, moment, quoted, schema
+
+# A machine's first record holds for all time before it: a fleet's history may begin earlier.
+BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_PERIODS = {"day": "%Y-%m-%d", "month": "%Y-%m"}
+_ID_LENGTH = 16
+
+
+class Piece(Strict):
+    """One parquet file of a batch. The machines table has no period and no event times."""
+
+    table: str
+    period: str | None
+    file: str
+    rows: int
+    first: datetime | None
+    last: datetime | None
+    first_received: datetime
+    last_received: datetime
+
+
+class Batch(Strict):
+    """The manifest of a batch: what one ingest brought."""
+
+    batch: str
+    sequence: int
+    source: str
+    refused: int
+    files: tuple[Piece, ...]
+
+
+class RawStore:
+    """The raw tables of one fleet under `folder`. Nothing is created before the first ingest."""
+
+    def __init__(self, folder: Path, fleet: Fleet) -> None:
+        self.folder = folder
+        self.fleet = fleet
+
+    def batches(self) -> list[Batch]:
+        """All batches in the order in which they were committed.
+
+        Raises:
+            MillwrightError: a manifest cannot be read.
+        """
+        found = [_read_manifest(path) for path in (self.folder / "batches").glob("*.json")]
+        return sorted(found, key=lambda batch: batch.sequence)
+
+    @property
+    def dataset_version(self) -> str:
+        """A hash that changes with every batch and with nothing else."""
+        names = "\n".join(batch.batch for batch in self.batches())
+        return hashlib.sha256(names.encode()).hexdigest()[:_ID_LENGTH]
+
+    def files(self, table: str, periods: Collection[str] | None = None) -> list[Path]:
+        """The committed files of `table`, all or those of `periods`, oldest batch first."""
+        return [
+            self.folder / piece.file
+            for batch in self.batches()
+            for piece in batch.files
+            if piece.table == table and (periods is None or piece.period in periods)
+        ]
+
+    def scan(self, table: str, periods: Collection[str] | None = None) -> str:
+        """SQL that selects the canonical columns of `table` from exactly the committed files.
+
+        A column that the fleet file has gained since an earlier batch is null there.
+        """
+        types = schema(self.fleet, table)
+        typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in types.items())
+        rows = f"SELECT {typed} LIMIT 0"
+        files = ", ".join(literal(str(path)) for path in self.files(table, periods))
+        if files:
+            rows = (
+                f"({rows}) UNION ALL BY NAME SELECT * FROM read_parquet([{files}], "
+                "hive_partitioning=false, union_by_name=true)"
+            )
+        return f"SELECT {', '.join(map(quoted, types))} FROM ({rows})"
+
+    def relation(self, connection: Any, table: str) -> Any:
+        """The rows of `table` as a relation of the DuckDB `connection`."""
+        return connection.sql(self.scan(table))
+
+    def period_of(self, time: str) -> str:
+        """SQL for the name of the period, in UTC, that the SQL `time` falls into."""
+        # The zone of the session must not matter: a plain timestamp has none.
+        form = _PERIODS[self.fleet.partition]
+        return f"strftime(make_timestamp(epoch_us({time})), '{form}')"
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A scratch folder on the disk of the store, gone afterwards.
+
+        Raises:
+            InputError: the store cannot be written.
+        """
+        created = not self.folder.exists()
+        scratch = self.folder / ".staging"
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+        except OSError as err:
+            raise InputError(
+                f"cannot write to the raw store {self.folder}: {err.strerror}; "
+                "give it a folder that may be written, with MILLWRIGHT_HOME"
+            ) from err
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+            if created and not any(self.folder.iterdir()):
+                self.folder.rmdir()
+
+    def commit(
+        self, connection: Any, rows: Mapping[str, str], staging: Path, source: str, refused: int
+    ) -> Batch:
+        """Append one batch: for each table the rows that its SQL in `rows` selects.
+
+        Raises:
+            MillwrightError: the batch cannot be written. The store is as it was.
+        """
+        try:
+            committed = self.batches()
+            self._remove_leftovers(committed)
+            drafts = [
+                draft
+                for table, sql in rows.items()
+                for draft in self._write_drafts(connection, table, sql, staging)
+            ]
+            name = _batch_name(drafts, staging)
+            files = tuple(
+                self._move_into_place(draft, staging, name)
+                for draft in sorted(drafts, key=lambda draft: (draft.table, draft.period or ""))
+            )
+            batch = Batch(
+                batch=name,
+                sequence=1 + max((batch.sequence for batch in committed), default=0),
+                source=source,
+                refused=refused,
+                files=files,
+            )
+            self._write_manifest(batch, staging)
+        except (OSError, duckdb.Error) as err:
+            raise MillwrightError(
+                f"cannot write a batch to the raw store {self.folder}: {first_line(err)}; "
+                "the store is as it was"
+            ) from err
+        return batch
+
+    def _write_drafts(self, connection: Any, table: str, rows: str, staging: Path) -> list[Piece]:
+        """Write one sorted file for each period to `staging`; each is named after its place."""
+        names = list(schema(self.fleet, table))
+        timed = "timestamp" in names
+        period = self.period_of("timestamp") if timed else "NULL"
+        limits = "min(timestamp), max(timestamp)" if timed else "NULL, NULL"
+        found = connection.execute(
+            f"SELECT {period} AS period, count(*), {limits}, min(received), max(received) "
+            f"FROM ({rows}) GROUP BY period ORDER BY period"
+        ).fetchall()
+        drafts = []
+        for period, count, first, last, first_received, last_received in found:
+            part = f"WHERE timestamp BETWEEN {moment(first)} AND {moment(last)}" if timed else ""
+            file = f"{table}-{period}.parquet"
+            order = ", ".join(map(quoted, [*key(self.fleet, table), "received"]))
+            write_parquet(
+                connection,
+                f"SELECT {', '.join(map(quoted, names))} FROM ({rows}) {part} ORDER BY {order}",
+                staging / file,
+            )
+            drafts.append(
+                Piece(
+                    table=table,
+                    period=period,
+                    file=file,
+                    rows=count,
+                    first=first,
+                    last=last,
+                    first_received=first_received,
+                    last_received=last_received,
+                )
+            )
+        return drafts
+
+    def _move_into_place(self, draft: Piece, staging: Path, batch: str) -> Piece:
+        file = Path(draft.table, draft.period or "", f"{batch}.parquet")
+        put_into_place(staging / draft.file, self.folder / file)
+        return draft.model_copy(update={"file": file.as_posix()})
+
+    def _write_manifest(self, batch: Batch, staging: Path) -> None:
+        draft = staging / "manifest.json"
+        draft.write_text(batch.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        put_into_place(draft, self.folder / "batches" / f"{batch.batch}.json")
+
+    def _remove_leftovers(self, committed: list[Batch]) -> None:
+        named = {self.folder / piece.file for batch in committed for piece in batch.files}
+        for table in self.fleet.table_names:
+            for path in (self.folder / table).rglob("*.parquet"):
+                if path not in named:
+                    path.unlink()
+
+
+def write_parquet(connection: Any, rows: str, path: Path) -> None:
+    """Write the rows that the SQL `rows` selects to `path`, in its order."""
+    connection.execute(f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet)")
+
+
+def put_into_place(draft: Path, path: Path) -> None:
+    """Rename `draft` to `path`, so that it is there whole or not at all, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _synchronise(draft)
+    draft.replace(path)
+    _synchronise(path.parent)
+    _synchronise(path.parent.parent)
+
+
+def content_hash(path: Path) -> str:
+    """A hash of the columns of a parquet file, whoever wrote it and however it is laid out."""
+    streams: dict[str, Any] = {}
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 16):
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            _feed(streams, name, column)
+    digests = {name: stream.hexdigest() for name, stream in streams.items()}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+
+
+def first_line(err: BaseException) -> str:
+    """What happened, without the pages that some libraries add to it."""
+    return str(err).strip().partition("\n")[0] or type(err).__name__
+
+
+def _read_manifest(path: Path) -> Batch:
+    try:
+        return Batch.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as err:
+        raise MillwrightError(
+            f"{path} is not the manifest of a batch; restore it, or remove it and ingest again"
+        ) from err
+
+
+def _batch_name(drafts: list[Piece], staging: Path) -> str:
+    content = sorted(
+        (draft.table, draft.period or "", content_hash(staging / draft.file)) for draft in drafts
+    )
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_ID_LENGTH]
+
+
+def _feed(streams: dict[str, Any], name: str, column: Any) -> None:
+    """Add `column` to the hashes of its values, so that chunks of any size give the same."""
+
+    def add(part: str, values: Any) -> None:
+        stream = streams.setdefault(f"{name}/{part}", hashlib.sha256())
+        stream.update(np.ascontiguousarray(values).data)
+
+    if pa.types.is_list(column.type):
+        lengths = pc.fill_null(pc.list_value_length(column), -1)
+        add("lengths", lengths.to_numpy(zero_copy_only=False))
+        _feed(streams, f"{name}/items", column.flatten())
+    elif pa.types.is_string(column.type):
+        lengths = pc.fill_null(pc.binary_length(column), -1)
+        add("lengths", lengths.to_numpy(zero_copy_only=False))
+        filled = pc.fill_null(column, "")
+        _, offsets, text = filled.buffers()
+        ends = np.frombuffer(offsets, np.int32)[filled.offset : filled.offset + len(filled) + 1]
+        add("text", np.frombuffer(text or b"", np.uint8)[ends[0] : ends[-1]])
+    elif pa.types.is_floating(column.type):  # no stored number is NaN, so NaN can stand for null
+        add("values", pc.fill_null(column, float("nan")).to_numpy(zero_copy_only=False))
+    else:
+        whole = pc.fill_null(column.cast(pa.int64()), np.iinfo(np.int64).min)
+        add("values", whole.to_numpy(zero_copy_only=False))
+
+
+def _synchronise(path: Path) -> None:
+    """Have the disk hold what was written to `path`, a file or a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

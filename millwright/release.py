@@ -1,0 +1,190 @@
+"""Releases: what a service needs to answer, in a folder that proves that it is whole.
+
+    releases/v3/model.ubj        the trees, in XGBoost's own format: data, not code
+    releases/v3/manifest.json    features in order, threshold, versions, where it all came from
+    releases/v3/examples.json    held-out rows and what the model says of them
+    releases/v3/SHA256SUMS       of the three, checked before any of them is read
+    releases/champion            the name of the release in use
+
+Nothing here imports MLflow, ZenML or Feast, so a service can load a release without them.
+"""
+
+import hashlib
+import json
+import math
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xgboost
+from pydantic import ValidationError
+
+from millwright.configuration import Strict
+from millwright.errors import ReleaseError
+from millwright.files import file_written_whole, folder_written_whole
+from millwright.models import Encoder, Matrix, Scores, predict
+
+MODEL, MANIFEST, EXAMPLES, SUMS = "model.ubj", "manifest.json", "examples.json", "SHA256SUMS"
+CHAMPION = "champion"
+# Two processes on one machine agree to the last digit; other processors may round otherwise.
+TOLERANCE = 1e-6
+
+
+class Manifest(Strict):
+    """What a release is: everything a service must know, and the way back to where it came from."""
+
+    name: str
+    version: int
+    fleet: str
+    fingerprint: str
+    feature_service: str
+    encoder: Encoder
+    threshold: float
+    dataset_version: str
+    detector_version: str | None
+    code_version: str
+    git_revision: str | None
+    mlflow_run: str
+    environment: str
+    libraries: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release that was checked and loaded."""
+
+    folder: Path
+    manifest: Manifest
+    booster: xgboost.Booster
+
+    def score(self, matrix: Matrix) -> Scores:
+        """Probabilities for rows encoded by the manifest's encoder."""
+        return predict(self.booster, matrix)
+
+
+def write(folder: Path, manifest: Manifest, booster: xgboost.Booster, examples: Matrix) -> Path:
+    """Write a release to `folder/v<version>`, whole or not at all, and give its path.
+
+    Args:
+        folder: the fleet's releases.
+        manifest: what the release is.
+        booster: the model.
+        examples: held-out rows, shape (n, columns), that `verify` predicts again.
+
+    Raises:
+        ReleaseError: the folder cannot be written.
+    """
+    target = folder / f"v{manifest.version}"
+    try:
+        with folder_written_whole(target) as draft:
+            booster.save_model(draft / MODEL)
+            _write_json(draft / MANIFEST, manifest.model_dump(mode="json"))
+            rows = [[None if math.isnan(v) else float(v) for v in row] for row in examples]
+            expected = predict(booster, examples).tolist()
+            _write_json(draft / EXAMPLES, {"rows": rows, "expected": expected})
+            sums = [f"{_sha256(draft / name)}  {name}\n" for name in (EXAMPLES, MANIFEST, MODEL)]
+            (draft / SUMS).write_text("".join(sums), encoding="utf-8")
+    except OSError as err:
+        raise ReleaseError(
+            f"cannot write the release {target}: {err.strerror}; give it a folder that may be "
+            "written, with MILLWRIGHT_HOME"
+        ) from err
+    return target
+
+
+def load(folder: Path) -> Release:
+    """Check every file of a release against its sum, and only then read them.
+
+    Raises:
+        ReleaseError: a file is missing, changed or not what it should be.
+    """
+    _check_sums(folder)
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+        booster = xgboost.Booster()
+        booster.load_model(folder / MODEL)
+    except (ValidationError, xgboost.core.XGBoostError) as err:
+        raise ReleaseError(
+            f"the release {folder} is whole but not readable by this version: {err}"
+        ) from err
+    if booster.num_features() != len(manifest.encoder.columns):
+        raise ReleaseError(
+            f"the release {folder} has a model of {booster.num_features()} columns and a manifest "
+            f"of {len(manifest.encoder.columns)}; train again"
+        )
+    return Release(folder, manifest, booster)
+
+
+def verify(folder: Path) -> int:
+    """Load a release and predict its examples again; gives their number.
+
+    Raises:
+        ReleaseError: it cannot be loaded, or predicts otherwise than it did.
+    """
+    release = load(folder)
+    examples = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
+    rows = np.array(examples["rows"], dtype=np.float32).reshape(len(examples["rows"]), -1)
+    found, expected = release.score(rows), np.array(examples["expected"])
+    if not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
+        worst = float(np.max(np.abs(found - expected)))
+        raise ReleaseError(
+            f"the release {folder} predicts otherwise than when it was written, by up to "
+            f"{worst:.2g}; train again with the libraries of this environment"
+        )
+    return len(rows)
+
+
+def verify_in_fresh_process(folder: Path) -> None:
+    """Verify a release as a service would meet it: in a process that has loaded nothing else.
+
+    Raises:
+        ReleaseError: with what that process said.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "millwright", "releases", "verify", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise ReleaseError(done.stderr.strip() or f"verifying {folder} ended by {done.returncode}")
+
+
+def set_champion(folder: Path, release: Path) -> None:
+    """Make `release` the one in use among the releases in `folder`."""
+    with file_written_whole(folder / CHAMPION) as draft:
+        draft.write_text(release.name + "\n", encoding="utf-8")
+
+
+def champion(folder: Path) -> Path | None:
+    """The release in use; None if there is none yet."""
+    pointer = folder / CHAMPION
+    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+
+
+def _check_sums(folder: Path) -> None:
+    try:
+        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+        missing = {MODEL, MANIFEST, EXAMPLES} - set(sums)
+        changed = [name for name, digest in sums.items() if _sha256(folder / name) != digest]
+    except (OSError, ValueError) as err:
+        raise ReleaseError(f"{folder} is not a whole release: {err}; train again") from err
+    if missing or changed:
+        files = ", ".join(sorted(missing) + changed)
+        raise ReleaseError(
+            f"the release {folder} was changed after it was written: {files}; restore it from a "
+            "copy or train again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

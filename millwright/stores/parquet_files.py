@@ -1,0 +1,245 @@
+"""A table kept as parquet files, read with DuckDB in UTC: its files, its columns, its row numbers.
+
+A table is one file, or a folder of files at any depth. Folders such as `period=2025-01` are
+housekeeping: what their names say is no column.
+"""
+
+import glob
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from millwright.configuration import nearest
+from millwright.errors import BusyError, DataError, MillwrightError
+
+# Names a row of `s` among all files of a table, and rises in their order. DuckDB counts files in
+# the order in which it was given them.
+ROW_NUMBER = "((s.file_index::BIGINT << 40) | s.file_row_number)"
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Files:
+    """The parquet files at `place`, in order of their names. There may be none yet."""
+
+    place: Path
+    paths: tuple[Path, ...]
+
+    @property
+    def sql(self) -> str:
+        """The table in the FROM clause of a query, under the name `s`."""
+        paths = ", ".join(_literal(glob.escape(str(path))) for path in self.paths)
+        return f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true) AS s"
+
+
+def find(place: Path) -> Files:
+    """List the files of the table at `place`; a missing folder is a table without rows.
+
+    Names that begin with a dot or an underscore are files that are still being written.
+
+    Raises:
+        DataError: `place` names a file, and there is none.
+    """
+    if place.is_file():
+        return Files(place, (place,))
+    if not place.exists() and place.suffix == ".parquet":
+        raise DataError(f"there is no file {place}; write it, or name a folder of parquet files")
+    found = sorted(path for path in place.rglob("*.parquet") if path.is_file())
+    return Files(place, tuple(path for path in found if not _hidden(path.relative_to(place))))
+
+
+@contextmanager
+def connect(
+    memory_limit: str | None = None,
+    threads: int | None = None,
+    spill_folder: Path | None = None,
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open a DuckDB in memory. What does not fit `memory_limit` spills into `spill_folder`."""
+    if spill_folder is not None:
+        spill_folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="millwright-", dir=spill_folder) as spill:
+        config: dict[str, str | int] = {"temp_directory": spill}
+        if memory_limit is not None:
+            config["memory_limit"] = memory_limit
+        if threads is not None:
+            config["threads"] = threads
+        with duckdb.connect(config=config) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            yield connection
+
+
+@contextmanager
+def reading(files: Files) -> Iterator[None]:
+    """Name the place in whatever goes wrong, and refuse files that change meanwhile.
+
+    Row numbers found in one version of a file mean other rows in the next.
+    """
+    before = _stamps(files)
+    try:
+        yield
+    except duckdb.OutOfMemoryException as err:
+        raise MillwrightError(
+            f"{files.place} does not fit into the memory limit; raise 'memory_limit': {err}"
+        ) from err
+    except duckdb.Error as err:
+        if _stamps(files) == before:
+            raise DataError(f"cannot read {files.place}: {err}") from err
+    if _stamps(files) != before:
+        raise BusyError(f"{files.place} changed while it was being read; run this again")
+
+
+def columns(connection: duckdb.DuckDBPyConnection, files: Files) -> dict[str, str]:
+    """The columns of all `files` together, each with its DuckDB type."""
+    rows = connection.execute(f"DESCRIBE SELECT * FROM {files.sql}").fetchall()
+    return {row[0]: row[1] for row in rows}
+
+
+def check(
+    files: Files, found: Mapping[str, str], names: Iterable[str], times: Iterable[str]
+) -> None:
+    """Refuse `files` that lack a column of `names`, or whose `times` are no timestamps."""
+    for name in ("file_index", "file_row_number"):  # DuckDB's own, which say where a row is
+        if name in found:
+            raise DataError(f"{files.place} has a column '{name}'; call it something else")
+    for name in [*names, *times]:
+        if name not in found:
+            raise DataError(f"{files.place} has no column '{name}'; {nearest(name, [*found])}")
+    for name in times:
+        if not found[name].startswith(("TIMESTAMP", "DATE")):
+            raise DataError(
+                f"{files.place}: column '{name}' is {found[name]}; write it as a timestamp"
+            )
+
+
+def within(column: str, kind: str, first: int | None, last: int | None) -> str:
+    """A condition that keeps the rows of `first` to `last` (microseconds) and maybe some more.
+
+    Comparing the bare column lets DuckDB skip row groups by their statistics. A type that this
+    could go wrong with is not compared at all.
+    """
+    makers = {"TIMESTAMP WITH TIME ZONE": "make_timestamptz", "TIMESTAMP": "make_timestamp"}
+    if kind not in makers:
+        return "true"
+    bounds = {">=": first, "<=": last}
+    return " AND ".join(
+        ["true"]
+        + [
+            f"s.{quote(column)} {sign} {makers[kind]}({bound})"
+            for sign, bound in bounds.items()
+            if bound is not None
+        ]
+    )
+
+
+def read(
+    connection: duckdb.DuckDBPyConnection,
+    files: Files,
+    names: Sequence[str],
+    timestamp: str,
+    span: tuple[datetime | None, datetime | None] = (None, None),
+) -> pa.Table:
+    """The rows whose `timestamp` is in `span`, ends included, in the order of the files."""
+    if not files.paths:
+        return _nothing(names, {timestamp})
+    with reading(files):
+        check(files, columns(connection, files), names, [timestamp])
+        selected = ", ".join(f"s.{quote(name)}" for name in names)
+        query = f"SELECT {selected} FROM {files.sql} WHERE {_in_span(timestamp, span)}"
+        rows: pa.Table = connection.execute(query).to_arrow_table()
+    return rows
+
+
+def read_latest(
+    connection: duckdb.DuckDBPyConnection,
+    files: Files,
+    keys: Sequence[str],
+    names: Sequence[str],
+    timestamp: str,
+    created: str | None,
+    span: tuple[datetime, datetime],
+) -> pa.Table:
+    """For each key the newest row of those whose `timestamp` is in `span`, ends included.
+
+    Of rows of one timestamp the last created one counts, then the last in the files. A row with
+    a null key is nobody's.
+    """
+    times = [timestamp, created] if created else [timestamp]
+    if not files.paths:
+        return _nothing(names, set(times))
+    known = [f"s.{quote(key)} IS NOT NULL" for key in keys]
+    partition = f"PARTITION BY {', '.join(f's.{quote(key)}' for key in keys)}" if keys else ""
+    order = [f"s.{quote(time)} DESC NULLS LAST" for time in times]
+    with reading(files):
+        check(files, columns(connection, files), [*keys, *names], times)
+        rows: pa.Table = connection.execute(
+            f"""
+            SELECT {", ".join(f"s.{quote(name)}" for name in names)}
+            FROM {files.sql}
+            JOIN (
+                SELECT {ROW_NUMBER} AS row FROM {files.sql}
+                WHERE {" AND ".join([_in_span(timestamp, span), *known])}
+                QUALIFY row_number() OVER (
+                    {partition} ORDER BY {", ".join([*order, f"{ROW_NUMBER} DESC"])}
+                ) = 1
+            ) AS newest ON {ROW_NUMBER} = newest.row
+            """
+        ).to_arrow_table()
+    return rows
+
+
+def quote(name: str) -> str:
+    """`name` as an identifier in SQL."""
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def microseconds(time: datetime) -> int:
+    """`time` in microseconds since 1970; without a zone it is in UTC."""
+    aware = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    return (aware - EPOCH) // timedelta(microseconds=1)
+
+
+def _in_span(timestamp: str, span: tuple[datetime | None, datetime | None]) -> str:
+    first, last = span
+    time = f"epoch_us(s.{quote(timestamp)})"
+    conditions = [f"{time} IS NOT NULL"]
+    if first is not None:
+        conditions.append(f"{time} >= {microseconds(first)}")
+    if last is not None:
+        conditions.append(f"{time} <= {microseconds(last)}")
+    return " AND ".join(conditions)
+
+
+def _nothing(names: Sequence[str], times: set[str]) -> pa.Table:
+    """A table without rows: no file says what type its columns would have."""
+    instant = pa.timestamp("us", tz="UTC")
+    return pa.schema(
+        [(name, instant if name in times else pa.null()) for name in names]
+    ).empty_table()
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith((".", "_")) for part in path.parts)
+
+
+def _literal(text: str) -> str:
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
+
+
+def _stamps(files: Files) -> list[tuple[int, int, int] | None]:
+    return [_stamp(path) for path in files.paths]
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
