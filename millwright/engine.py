@@ -3,75 +3,113 @@
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import ibis
 import ibis.expr.types as ir
+import pyarrow as pa
 
 from millwright import features, periods
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
-from millwright.settings import Engine
+from millwright.validation import literal, moment, quoted
 from millwright.views import View
 
 KEYS = ("machine_id", "event_timestamp", "created_timestamp")
+_SQL_TYPES = {"float32": "FLOAT", "string": "VARCHAR"}
 
 
 class DuckDBEngine:
-    """Computes the rows of feature views for one period at a time."""
+    """Computes the rows of feature views for one period at a time, on one thread.
 
-    def __init__(self, fleet: Fleet, raw: RawStore, settings: Engine, spill: Path) -> None:
+    Threads would add up in whatever order they come by, and a file would not be the same to the
+    last bit when it is made again. Several engines at once compute several periods instead.
+    """
+
+    def __init__(self, fleet: Fleet, raw: RawStore, memory_limit: str, spill: Path) -> None:
         self.fleet = fleet
         self.raw = raw
         self.connection = ibis.duckdb.connect(
-            memory_limit=settings.memory_limit,
-            threads=settings.threads,
-            temp_directory=str(spill),
+            memory_limit=memory_limit, threads=1, temp_directory=str(spill)
         )
         self.connection.raw_sql("SET TimeZone = 'UTC'")
+        # An expression takes longer to compile than a small period to compute.
+        self._compiled: dict[str, str] = {}
 
-    def write(self, view: View, table: ir.Table, target: Path) -> int:
-        """Write the rows of `table` to a parquet file, by machine and time, and count them."""
-        columns = {name: table[name].cast(kind) for name, kind in view.features.items()}
-        rows = table.select(*KEYS, **columns).order_by(*KEYS)
-        rows.to_parquet(target, compression="zstd")
-        return int(self.connection.read_parquet(target).count().execute())
+    def write(self, view: View, rows: str, target: Path) -> int:
+        """Write what the SQL `rows` selects to parquet, by machine and time, and count it."""
+        columns = [
+            f"{quoted(name)}::{_SQL_TYPES[kind]} AS {quoted(name)}"
+            for name, kind in view.features.items()
+        ]
+        copied = self._do(
+            f"COPY (SELECT {', '.join([*KEYS, *columns])} FROM ({rows}) "
+            f"ORDER BY {', '.join(KEYS)}) "
+            f"TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
+        )
+        return int(copied.fetchone()[0])
 
-    def compute(self, period: str, views: list[View]) -> Iterator[tuple[View, ir.Table]]:
-        """The table of each view, with the rows whose `event_timestamp` lies in `period`."""
+    def compute(self, period: str, views: list[View]) -> Iterator[tuple[View, str]]:
+        """SQL for the rows of each view whose `event_timestamp` lies in `period`.
+
+        It reads temporary tables, so it holds until the next view is asked for.
+        """
         start, end = periods.limits(period, self.fleet)
         reach = max((view.window or self.fleet.step for view in views), default=self.fleet.step)
         earliest = start - reach - self.fleet.step
-        tables = {"readings": self._readings(earliest, end)}
+        self._name("telemetry", earliest, end)
+        # Every view of a period starts from the statistics of each step, so they are kept.
+        self._do(f"CREATE OR REPLACE TEMP TABLE readings AS FROM ({self._readings()}) ORDER BY ALL")
         for view in views:
-            for name in view.sources:
-                if name != "telemetry":
-                    tables[name] = self._raw(name, None if view.reach is None else earliest, end)
-            table = features.build(view, self.fleet, tables)
-            inside = (table.event_timestamp >= start) & (table.event_timestamp < end)
-            yield view, table.filter(inside)
+            for table in view.sources:
+                if table != "telemetry":
+                    self._name(table, None if view.reach is None else earliest, end)
+            yield (
+                view,
+                f"SELECT * FROM ({self._rows(view)}) WHERE "
+                f"event_timestamp >= {moment(start)} AND event_timestamp < {moment(end)}",
+            )
 
-    def attributes(self, view: View) -> ir.Table:
-        """The table of the view of machine attributes, whole."""
-        return features.build(view, self.fleet, {"machines": self._raw("machines", None, None)})
+    def attributes(self, view: View) -> str:
+        """SQL for the rows of the view of machine attributes, whole."""
+        self._do(f"CREATE OR REPLACE TEMP VIEW machines AS {self.raw.scan('machines')}")
+        return self._rows(view)
 
-    def query(self, sql: str) -> ir.Table:
+    def query(self, sql: str) -> pa.Table:
         """The result of DuckDB's SQL."""
-        return self.connection.sql(sql, dialect="duckdb")
+        found: pa.Table = self._do(sql).to_arrow_table()
+        return found
 
-    def _readings(self, earliest: datetime, end: datetime) -> ir.Table:
-        """The statistics of each step, kept in memory: every view of a period starts from them."""
-        readings = features.step_readings(self._raw("telemetry", earliest, end), self.fleet)
-        return self.connection.create_table("readings", readings, temp=True, overwrite=True)
-
-    def _raw(self, name: str, earliest: datetime | None, end: datetime | None) -> ir.Table:
-        """The rows of a raw table from `earliest` until before `end`."""
-        if end is None:
-            return self.query(self.raw.scan(name))
+    def _name(self, table: str, earliest: datetime | None, end: datetime) -> None:
+        """Have `table` name its raw rows from behind `earliest` until before `end`."""
         batches = self.raw.batches()
         first = min((p.first for b in batches for p in b.files if p.first), default=end)
         asked = periods.between(max(earliest or first, first), end, self.fleet)
-        table = self.query(self.raw.scan(name, asked))
-        inside = table.timestamp < end
+        inside = f"timestamp < {moment(end)}"
         if earliest is not None:
-            inside &= table.timestamp > earliest
-        return table.filter(inside)
+            inside += f" AND timestamp > {moment(earliest)}"
+        rows = f"SELECT * FROM ({self.raw.scan(table, asked)}) WHERE {inside}"
+        self._do(f"CREATE OR REPLACE TEMP VIEW {table} AS {rows}")
+
+    def _readings(self) -> str:
+        if "readings" not in self._compiled:
+            telemetry = self.connection.table("telemetry")
+            self._compiled["readings"] = _sql(features.step_readings(telemetry, self.fleet))
+        return self._compiled["readings"]
+
+    def _rows(self, view: View) -> str:
+        """SQL for the rows of `view`, the same for every period."""
+        if view.name not in self._compiled:
+            names = [name for name in ("readings", *view.sources) if name != "telemetry"]
+            if view.kind == "attributes":
+                names.remove("readings")
+            tables = {name: self.connection.table(name) for name in names}
+            self._compiled[view.name] = _sql(features.build(view, self.fleet, tables))
+        return self._compiled[view.name]
+
+    def _do(self, sql: str) -> Any:
+        return self.connection.raw_sql(sql)
+
+
+def _sql(table: ir.Table) -> str:
+    return str(ibis.to_sql(table, dialect="duckdb"))

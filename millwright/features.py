@@ -67,13 +67,13 @@ def step_readings(telemetry: ir.Table, fleet: Fleet) -> ir.Table:
             rows.until.isnull() | (versions.known < rows.until),
         ],
     )
+    # Counted from the step's own end the seconds are small, and a slope over them is exact.
+    seconds = _whole_seconds(held.timestamp) - held.step * _seconds(fleet.step)
     label = fleet.label(fleet.step)
     kinds = dict.fromkeys(("mean", *fleet.features.step_statistics))
     steps = held.group_by("machine_id", "step", "known").aggregate(
         **{
-            f"{sensor}_{kind}_{label}": _statistic(
-                held[sensor], held.timestamp.epoch_seconds(), kind
-            )
+            f"{sensor}_{kind}_{label}": _statistic(held[sensor], seconds, kind)
             for sensor in fleet.sensors
             for kind in kinds
         }
@@ -263,8 +263,13 @@ def _statistic(values: ir.Column, seconds: ir.Column, kind: str) -> ir.Value:
 
 def _step_end(timestamp: ir.Column, fleet: Fleet) -> ir.Column:
     """The number of the step that a time belongs to: a step holds its end and not its beginning."""
-    before = (timestamp - ibis.interval(microseconds=1)).truncate("s").epoch_seconds()
+    before = _whole_seconds(timestamp - ibis.interval(microseconds=1))
     return (before // _seconds(fleet.step) + 1).cast("int64")
+
+
+def _whole_seconds(timestamp: ir.Column) -> ir.Column:
+    """Seconds since 1970; engines disagree on what to do with a fraction, so it is cut off."""
+    return timestamp.truncate("s").epoch_seconds()
 
 
 def _moment(step: ir.Column, fleet: Fleet) -> ir.Column:

@@ -12,7 +12,11 @@ FILE = "configs/pipelines/gate.yaml"
 
 
 class Margins(Strict):
-    """Distances to another model: in average precision, and in cost as a share of its cost."""
+    """Distances to another model: in average precision, and in cost as a share of its cost.
+
+    A baseline must be beaten by the first; a champion need only be matched up to it. Either may be
+    cheaper by the second.
+    """
 
     average_precision_margin: float = Field(ge=0, lt=1)
     cost_margin: float = Field(ge=0, lt=1)
@@ -145,7 +149,7 @@ def _better(
 ) -> Iterator[Check]:
     # A baseline close to 1 leaves no room for the margin.
     precision = min((baseline.average_precision or 0) + margins.average_precision_margin, 1)
-    cost = baseline.cost * (1 - margins.cost_margin)
+    cost = baseline.cost * (1 + margins.cost_margin)
     yield from _against(
         "baselines", f"to beat the {name.replace('_', ' ')}", candidate, precision, cost
     )

@@ -4,6 +4,7 @@ One `Encoder` turns features into the columns of a model, in training and in the
 fields are part of every release.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -71,6 +72,10 @@ class Encoder(Strict):
         return matrix
 
 
+# One thread a model: more make small ones slower, and another number of threads another model.
+FIXED = {"objective": "binary:logistic", "tree_method": "hist", "nthread": 1}
+
+
 class Model(Protocol):
     """Anything that learns from a matrix and scores one."""
 
@@ -84,9 +89,14 @@ class Model(Protocol):
 
 
 class Logistic:
-    """A logistic regression on standardised features, the usual first model."""
+    """A logistic regression on standardised features, the usual first model.
 
-    def __init__(self) -> None:
+    It learns from at most `most_rows` rows: of a linear model, more change nothing but the time.
+    """
+
+    def __init__(self, seed: int, most_rows: int = 100_000) -> None:
+        self.seed = seed
+        self.most_rows = most_rows
         self.pipeline: Pipeline = make_pipeline(
             SimpleImputer(strategy="mean", keep_empty_features=True),
             StandardScaler(),
@@ -94,8 +104,9 @@ class Logistic:
         )
 
     def fit(self, matrix: Matrix, labels: Labels) -> "Logistic":
-        """Learn from all rows."""
-        self.pipeline.fit(matrix, labels)
+        """Learn from every failure and as many healthy rows as there is room for."""
+        rows, weights = thin(np.arange(len(labels)), labels, self.most_rows, self.seed)
+        self.pipeline.fit(matrix[rows], labels[rows], logisticregression__sample_weight=weights)
         return self
 
     def score(self, matrix: Matrix) -> Scores:
@@ -128,7 +139,7 @@ class Rule:
         return self
 
     def score(self, matrix: Matrix) -> Scores:
-        """Rises with errors and deviations; in [0, 1) to be drawn beside the rest, no probability."""
+        """Rises with errors and deviations; in [0, 1), but no probability."""
         spread = np.where(self.spread > 0, self.spread, 1.0)
         deviations = np.abs(matrix[:, self.sensors] - self.centre) / spread
         largest = np.max(np.nan_to_num(deviations), axis=1)
@@ -139,24 +150,17 @@ class Rule:
 class Classifier:
     """Gradient-boosted trees (XGBoost, histogram method), with `rounds` trees.
 
-    With the same seed, data and number of threads the trees are the same to the last digit.
+    With the same seed and data the trees are the same to the last digit.
     """
 
-    def __init__(self, parameters: dict[str, Any], rounds: int, seed: int, threads: int) -> None:
-        self.parameters = {
-            "objective": "binary:logistic",
-            "tree_method": "hist",
-            "eval_metric": "aucpr",
-            "seed": seed,
-            "nthread": threads,
-            **parameters,
-        }
+    def __init__(self, parameters: Mapping[str, Any], rounds: int, seed: int) -> None:
+        self.parameters = {**FIXED, "seed": seed, **parameters}
         self.rounds = rounds
         self.booster: xgboost.Booster | None = None
 
     def fit(self, matrix: Matrix, labels: Labels) -> "Classifier":
         """Grow the trees."""
-        data = xgboost.QuantileDMatrix(matrix, labels, nthread=self.parameters["nthread"])
+        data = xgboost.QuantileDMatrix(matrix, labels, nthread=1)
         self.booster = xgboost.train(self.parameters, data, self.rounds)
         return self
 
@@ -165,6 +169,25 @@ class Classifier:
         if self.booster is None:
             raise ValueError("fit the classifier first")
         return predict(self.booster, matrix)
+
+
+def thin(
+    rows: NDArray[np.intp], labels: Labels, most: int, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Keep every failure among `rows` and as many healthy rows as fit into `most`.
+
+    Returns:
+        The rows kept, in their order, and a weight for each that makes up for those left out, so
+        that probabilities stay what they were.
+    """
+    failing, healthy = rows[labels[rows]], rows[~labels[rows]]
+    room = max(most - len(failing), 1)
+    if len(healthy) <= room:
+        return rows, np.ones(len(rows), dtype=np.float32)
+    kept = np.random.default_rng(seed).choice(healthy, size=room, replace=False)
+    chosen = np.sort(np.concatenate([failing, kept]))
+    weights = np.where(labels[chosen], 1.0, len(healthy) / room).astype(np.float32)
+    return chosen, weights
 
 
 def predict(booster: xgboost.Booster, matrix: Matrix) -> Scores:

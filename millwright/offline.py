@@ -13,21 +13,26 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cache
 from pathlib import Path
+from queue import SimpleQueue
 
-import ibis.expr.types as ir
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from millwright import anomaly, features, periods, views
+from millwright import anomaly, engine, features, labels, periods, views
 from millwright.engine import KEYS, DuckDBEngine
 from millwright.errors import DataError
 from millwright.files import file_written_whole
 from millwright.fleet import Fleet
 from millwright.raw_store import Piece, RawStore
 from millwright.settings import Engine
+from millwright.validation import literal, moment
 from millwright.views import View, detector_view, feature_views
 
 Progress = Callable[[str, int, int], None]
@@ -106,29 +111,59 @@ class OfflineStore:
         moments = steps.groupby("machine_id", as_index=False)["event_timestamp"]
         return moments.agg(["min", "max"]).rename(columns={"min": "first", "max": "last"})
 
-    def failures(self) -> pd.DataFrame:
-        """All failures by now: `machine_id`, `timestamp` (UTC) and `component`, by machine."""
+    def failures(self, known: datetime | None = None) -> pd.DataFrame:
+        """All failures by now, or those `known` by then (UTC).
+
+        `machine_id`, `timestamp` (UTC) and `component`, null in a fleet without, by machine.
+        """
+        component = "component" if self.fleet.tables.failures.component else "NULL::VARCHAR"
         rows = (
-            f"SELECT DISTINCT machine_id, timestamp, component FROM ({self.raw.scan('failures')})"
+            f"SELECT DISTINCT machine_id, timestamp, {component} AS component "
+            f"FROM ({self.raw.scan('failures')})"
         )
+        if known is not None:
+            rows += f" WHERE received <= {moment(known)}"
         found: pd.DataFrame = self._engine().query(f"{rows} ORDER BY ALL").to_pandas()
         return found
+
+    def readings(self, machine: str, start: datetime) -> pd.DataFrame:
+        """What the sensors of one machine read from `start` (UTC) on, by time."""
+        sensors = ", ".join(f'"{sensor}"' for sensor in self.fleet.sensors)
+        rows = self._engine().query(
+            f"SELECT machine_id, timestamp, {sensors} FROM ({self.raw.scan('telemetry')}) "
+            f"WHERE machine_id = {literal(machine)} "
+            f"AND timestamp >= TIMESTAMPTZ '{start.isoformat()}' ORDER BY timestamp, received"
+        )
+        found: pd.DataFrame = rows.to_pandas()
+        return found.drop_duplicates("timestamp", keep="last", ignore_index=True)
 
     def _compute(
         self, manifests: dict[str, Manifest], stale: dict[str, list[str]], progress: Progress | None
     ) -> None:
         """Make the stale periods of all views that are expressions over raw tables."""
-        engine = self._engine()
         timed = [view for view in self.computed if view.kind != "attributes"]
         asked = sorted(set().union(*(stale[view.name] for view in timed)))
-        for done, period in enumerate(asked):
-            if progress:
-                progress("features", done, len(asked))
-            needed = [view for view in timed if period in stale[view.name]]
-            for view, table in engine.compute(period, needed):
-                self._write(view, period, manifests[view.name], engine, table)
+        engines = max(1, min(self.settings.threads, len(asked)))
+        idle: SimpleQueue[DuckDBEngine] = SimpleQueue()
+        for number in range(engines):
+            idle.put(self._engine(number, engines))
+
+        def make(period: str) -> None:
+            engine = idle.get()
+            try:
+                needed = [view for view in timed if period in stale[view.name]]
+                for view, rows in engine.compute(period, needed):
+                    self._write(view, period, manifests[view.name], engine, rows)
+            finally:
+                idle.put(engine)
+
         if progress and asked:
-            progress("features", len(asked), len(asked))
+            progress("features", 0, len(asked))
+        with ThreadPoolExecutor(engines) as workers:
+            for done, _ in enumerate(workers.map(make, asked), start=1):
+                if progress:
+                    progress("features", done, len(asked))
+        engine = idle.get()
         for view in self.computed:
             if view.kind == "attributes" and stale[view.name]:
                 self._write(view, _ALWAYS, manifests[view.name], engine, engine.attributes(view))
@@ -148,13 +183,12 @@ class OfflineStore:
         for done, period in enumerate(stale):
             if progress:
                 progress("anomaly scores", done, len(stale))
-            rows = self._read(windows, [period])
-            rows = rows[rows["event_timestamp"] > detector.fit_end]
-            scores = rows[list(KEYS)].assign(anomaly_score=detector.score(rows))
-            table = engine.connection.create_table(
-                "scores", pa.Table.from_pandas(scores, preserve_index=False), overwrite=True
-            )
-            self._write(self.scored, period, manifest, engine, table)
+            rows = pq.read_table(self.folder / windows.name / f"{period}.parquet")
+            rows = rows.filter(pc.field("event_timestamp") > detector.fit_end.to_pydatetime())
+            scores = pa.array(detector.score(rows.to_pandas()))
+            table = rows.select(KEYS).append_column("anomaly_score", scores)
+            engine.connection.create_table("scores", table, overwrite=True)
+            self._write(self.scored, period, manifest, engine, "FROM scores")
         if progress and stale:
             progress("anomaly scores", len(stale), len(stale))
         return self._finish(self.scored, manifest, stale)
@@ -174,7 +208,8 @@ class OfflineStore:
         # One period more shows whether the history goes on behind the end of the fit window.
         early = sum(period <= periods.label(fit_end, self.fleet) for period in made)
         windows = self._read(view, made[: early + 1])
-        fitted = anomaly.fit(windows, self.failures(), list(view.features), self.fleet)
+        failures = self.failures(fit_end.to_pydatetime())
+        fitted = anomaly.fit(windows, failures, list(view.features), self.fleet)
         if fitted:
             anomaly.save(fitted, self.detectors)
         return fitted
@@ -213,14 +248,15 @@ class OfflineStore:
         return reach is None or period <= periods.label(piece.last + reach, self.fleet)
 
     def _write(
-        self, view: View, period: str, manifest: Manifest, engine: DuckDBEngine, table: ir.Table
+        self, view: View, period: str, manifest: Manifest, engine: DuckDBEngine, rows: str
     ) -> None:
-        """Replace the file of `period`; a period without rows has none."""
+        """Replace the file of `period` by what the SQL `rows` selects."""
         target = self.folder / view.name / f"{period}.parquet"
         with file_written_whole(target) as draft:
-            rows = engine.write(view, table, draft)
-        if rows:
-            manifest.periods[period] = rows
+            written = engine.write(view, rows, draft)
+        # A file without rows is unknown to the manifest, and removed when that is written.
+        if written:
+            manifest.periods[period] = written
         else:
             manifest.periods.pop(period, None)
 
@@ -269,9 +305,18 @@ class OfflineStore:
     def _definition(self, view: View) -> str:
         """A hash of all that the view's files follow from besides the raw store."""
         shape = self.fleet.model_dump_json(include=_SHAPE)
-        code = [inspect.getsource(module) for module in (features, views, anomaly)]
-        text = json.dumps([view.name, shape, *code])
+        text = json.dumps([view.name, shape, *_code()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _engine(self) -> DuckDBEngine:
-        return DuckDBEngine(self.fleet, self.raw, self.settings, self.folder / ".spill")
+    def _engine(self, number: int = 0, of: int = 1) -> DuckDBEngine:
+        """One of several engines, which share the memory that is theirs."""
+        size, unit = self.settings.memory_limit[:-2], self.settings.memory_limit[-2:]
+        limit = f"{float(size) / of:g}{unit}"
+        return DuckDBEngine(self.fleet, self.raw, limit, self.folder / f".spill-{number}")
+
+
+@cache
+def _code() -> list[str]:
+    """The source that feature tables follow from, as it stands when this process first asks."""
+    modules = (features, views, engine, periods, anomaly, labels)
+    return [inspect.getsource(module) for module in modules]

@@ -4,6 +4,7 @@ Colours are from the colour-blind safe palette of Okabe and Ito (jfly.uni-koeln.
 is blue and failures are red wherever they stand.
 """
 
+import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC
 from typing import Any
@@ -276,3 +277,10 @@ def _condensed(times: pd.Series, values: Floats, combine: np.ufunc) -> tuple[Any
     if combine is np.add:
         condensed = condensed / np.diff(np.append(starts, len(values)))
     return date2num(times.iloc[starts]), condensed
+
+
+def as_png(figure: Figure) -> bytes:
+    """`figure` as the content of a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    return content.getvalue()

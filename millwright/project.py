@@ -81,7 +81,6 @@ class Project:
             self.fleet.model_dump_json(exclude={"simulation", "description", "owner"}),
             self.training.model_dump_json(),
             self.settings.search.model_dump_json(),
-            self.settings.engine.threads,
             code_version(),
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

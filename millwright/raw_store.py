@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,12 +103,9 @@ class RawStore:
         types = schema(self.fleet, table)
         typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in types.items())
         rows = f"SELECT {typed} LIMIT 0"
-        files = ", ".join(literal(str(path)) for path in self.files(table, periods))
+        files = self.files(table, periods)
         if files:
-            rows = (
-                f"({rows}) UNION ALL BY NAME SELECT * FROM read_parquet([{files}], "
-                "hive_partitioning=false, union_by_name=true)"
-            )
+            rows = f"({rows}) UNION ALL BY NAME SELECT * FROM {file_list(files)}"
         return f"SELECT {', '.join(map(quoted, types))} FROM ({rows})"
 
     def relation(self, connection: Any, table: str) -> Any:
@@ -122,14 +119,14 @@ class RawStore:
         return f"strftime(make_timestamp(epoch_us({time})), '{form}')"
 
     @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def scratch(self) -> Iterator[Path]:
         """A scratch folder on the disk of the store, gone afterwards.
 
         Raises:
             InputError: the store cannot be written.
         """
         created = not self.folder.exists()
-        scratch = self.folder / ".staging"
+        scratch = self.folder / ".scratch"
         try:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
@@ -146,7 +143,7 @@ class RawStore:
                 self.folder.rmdir()
 
     def commit(
-        self, connection: Any, rows: Mapping[str, str], staging: Path, source: str, refused: int
+        self, connection: Any, rows: Mapping[str, str], scratch: Path, source: str, refused: int
     ) -> Batch:
         """Append one batch: for each table the rows that its SQL in `rows` selects.
 
@@ -159,11 +156,11 @@ class RawStore:
             drafts = [
                 draft
                 for table, sql in rows.items()
-                for draft in self._write_drafts(connection, table, sql, staging)
+                for draft in self._write_drafts(connection, table, sql, scratch)
             ]
-            name = _batch_name(drafts, staging)
+            name = _batch_name(drafts, scratch)
             files = tuple(
-                self._move_into_place(draft, staging, name)
+                self._move_into_place(draft, scratch, name)
                 for draft in sorted(drafts, key=lambda draft: (draft.table, draft.period or ""))
             )
             batch = Batch(
@@ -173,7 +170,7 @@ class RawStore:
                 refused=refused,
                 files=files,
             )
-            self._write_manifest(batch, staging)
+            self._write_manifest(batch, scratch)
         except (OSError, duckdb.Error) as err:
             raise MillwrightError(
                 f"cannot write a batch to the raw store {self.folder}: {first_line(err)}; "
@@ -181,8 +178,8 @@ class RawStore:
             ) from err
         return batch
 
-    def _write_drafts(self, connection: Any, table: str, rows: str, staging: Path) -> list[Piece]:
-        """Write one sorted file for each period to `staging`; each is named after its place."""
+    def _write_drafts(self, connection: Any, table: str, rows: str, scratch: Path) -> list[Piece]:
+        """Write one sorted file for each period to `scratch`; each is named after its place."""
         names = list(schema(self.fleet, table))
         timed = "timestamp" in names
         period = self.period_of("timestamp") if timed else "NULL"
@@ -199,7 +196,7 @@ class RawStore:
             write_parquet(
                 connection,
                 f"SELECT {', '.join(map(quoted, names))} FROM ({rows}) {part} ORDER BY {order}",
-                staging / file,
+                scratch / file,
             )
             drafts.append(
                 Piece(
@@ -215,13 +212,13 @@ class RawStore:
             )
         return drafts
 
-    def _move_into_place(self, draft: Piece, staging: Path, batch: str) -> Piece:
+    def _move_into_place(self, draft: Piece, scratch: Path, batch: str) -> Piece:
         file = Path(draft.table, draft.period or "", f"{batch}.parquet")
-        put_into_place(staging / draft.file, self.folder / file)
+        put_into_place(scratch / draft.file, self.folder / file)
         return draft.model_copy(update={"file": file.as_posix()})
 
-    def _write_manifest(self, batch: Batch, staging: Path) -> None:
-        draft = staging / "manifest.json"
+    def _write_manifest(self, batch: Batch, scratch: Path) -> None:
+        draft = scratch / "manifest.json"
         draft.write_text(batch.model_dump_json(indent=1) + "\n", encoding="utf-8")
         put_into_place(draft, self.folder / "batches" / f"{batch.batch}.json")
 
@@ -231,6 +228,12 @@ class RawStore:
             for path in (self.folder / table).rglob("*.parquet"):
                 if path not in named:
                     path.unlink()
+
+
+def file_list(paths: Sequence[Path]) -> str:
+    """SQL for the rows of the parquet files at `paths`, their folders' names taken as names."""
+    files = ", ".join(literal(str(path)) for path in paths)
+    return f"read_parquet([{files}], hive_partitioning=false, union_by_name=true)"
 
 
 def write_parquet(connection: Any, rows: str, path: Path) -> None:
@@ -271,9 +274,9 @@ def _read_manifest(path: Path) -> Batch:
         ) from err
 
 
-def _batch_name(drafts: list[Piece], staging: Path) -> str:
+def _batch_name(drafts: list[Piece], scratch: Path) -> str:
     content = sorted(
-        (draft.table, draft.period or "", content_hash(staging / draft.file)) for draft in drafts
+        (draft.table, draft.period or "", content_hash(scratch / draft.file)) for draft in drafts
     )
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_ID_LENGTH]
 

@@ -2,23 +2,23 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import optuna
 import pandas as pd
 import xgboost
-from numpy.typing import NDArray
 from sklearn.metrics import average_precision_score
 
 from millwright.configuration import Strict
 from millwright.errors import DataError
-from millwright.models import Labels, Matrix, Model, Scores
+from millwright.models import FIXED, Labels, Matrix, thin
 from millwright.settings import Search
 from millwright.splits import Fold, Split
 
-MOST_ROUNDS = 600
-PATIENCE = 40
+# How many trees a model may have; the search looks which number does best.
+ROUNDS = (50, 100, 150, 200, 300)
 
 Progress = Callable[[int, int, float], None]
 
@@ -41,14 +41,15 @@ def search(
     split: Split,
     budget: Search,
     seed: int,
-    threads: int,
+    workers: int,
     progress: Progress | None = None,
 ) -> Found:
     """Look for the parameters with the best mean average precision over the folds of `split`.
 
-    Each trial trains one model per fold, stopping when the fold's own average precision no longer
-    rises. Where a fold has more than `budget.rows` rows to learn from, healthy ones are thinned and
-    the rest weighted up, so that probabilities stay what they were.
+    Each trial trains one model per fold, and the number of trees that does best over all folds is
+    kept with it. Where a fold has more than `budget.rows` rows to learn from, healthy ones are
+    thinned and the rest weighted up. Folds are trained side by side, each in one thread, so the
+    result does not depend on how many there are.
 
     Args:
         matrix: shape (n, columns).
@@ -57,24 +58,22 @@ def search(
         split: gives the folds; rows after them are never looked at.
         budget: trials, seconds and rows. Only trials that were finished count.
         seed: of the sampler, the thinning and the trees.
-        threads: of XGBoost.
+        workers: how many folds are trained at a time.
         progress: called after each trial with trials done, trials allowed and the best figure.
 
     Raises:
         DataError: a fold has no failure to learn from or to be judged by.
     """
-    folds = [
-        _Trainable(matrix, labels, moments, fold, budget.rows, seed, threads)
-        for fold in split.folds
-    ]
+    folds = [_Trainable(matrix, labels, moments, fold, budget.rows, seed) for fold in split.folds]
     started = time.monotonic()
 
     def objective(trial: optuna.Trial) -> float:
         parameters = _suggest(trial)
-        results = [fold.train(parameters) for fold in folds]
-        trial.set_user_attr("folds", [score for score, _ in results])
-        trial.set_user_attr("rounds", [rounds for _, rounds in results])
-        return float(np.mean([score for score, _ in results]))
+        results = np.array(list(pool.map(lambda fold: fold.train(parameters), folds)))
+        best = int(results.mean(axis=0).argmax())
+        trial.set_user_attr("rounds", ROUNDS[best])
+        trial.set_user_attr("folds", results[:, best].tolist())
+        return float(results[:, best].mean())
 
     def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         if progress:
@@ -83,33 +82,20 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     study.enqueue_trial(_USUAL)
-    study.optimize(objective, n_trials=budget.trials, timeout=budget.seconds, callbacks=[report])
+    with ThreadPoolExecutor(workers) as pool:
+        study.optimize(
+            objective, n_trials=budget.trials, timeout=budget.seconds, callbacks=[report]
+        )
     best = study.best_trial
+    in_time = len(study.trials) >= budget.trials
     return Found(
         parameters=best.params,
-        rounds=max(1, round(float(np.mean(best.user_attrs["rounds"])))),
+        rounds=best.user_attrs["rounds"],
         trials=len(study.trials),
-        ended_by="trials"
-        if len(study.trials) >= budget.trials
-        else f"{time.monotonic() - started:.0f} s",
+        ended_by="trials" if in_time else f"time, after {time.monotonic() - started:.0f} s",
         average_precision=float(best.value or 0.0),
         folds=tuple(best.user_attrs["folds"]),
     )
-
-
-def score_out_of_fold(
-    make: Callable[[], Model], matrix: Matrix, labels: Labels, moments: pd.Series, split: Split
-) -> Scores:
-    """Score every validation row by a model that learned only from before its fold.
-
-    Returns:
-        Shape (n,), NaN outside the folds.
-    """
-    scores = np.full(len(labels), np.nan)
-    for fold in split.folds:
-        learned, judged = fold.training(moments), fold.validation(moments)
-        scores[judged] = make().fit(matrix[learned], labels[learned]).score(matrix[judged])
-    return scores
 
 
 # Where a search starts: what does well on most tables of this size.
@@ -125,7 +111,7 @@ _USUAL: dict[str, Any] = {
 
 def _suggest(trial: optuna.Trial) -> dict[str, Any]:
     return {
-        "max_depth": trial.suggest_int("max_depth", 2, 6),
+        "max_depth": trial.suggest_int("max_depth", 2, 5),
         "eta": trial.suggest_float("eta", 0.05, 0.3, log=True),
         "min_child_weight": trial.suggest_float("min_child_weight", 0.1, 20.0, log=True),
         "subsample": trial.suggest_float("subsample", 0.5, 1.0),
@@ -145,7 +131,6 @@ class _Trainable:
         fold: Fold,
         most_rows: int,
         seed: int,
-        threads: int,
     ) -> None:
         learned, judged = fold.training(moments), fold.validation(moments)
         for mask, what in ((learned, f"before {fold.train_end}"), (judged, f"up to {fold.end}")):
@@ -155,46 +140,23 @@ class _Trainable:
                     f"{what}; ingest more data or take fewer folds in "
                     "configs/pipelines/training.yaml"
                 )
-        rows, weights = _thin(np.flatnonzero(learned), labels, most_rows, seed)
+        rows, weights = thin(np.flatnonzero(learned), labels, most_rows, seed)
         self.training = xgboost.QuantileDMatrix(
-            matrix[rows], labels[rows], weight=weights, nthread=threads
+            matrix[rows], labels[rows], weight=weights, nthread=1
         )
-        self.validation = xgboost.QuantileDMatrix(
-            matrix[judged], labels[judged], ref=self.training, nthread=threads
-        )
+        self.validation = xgboost.QuantileDMatrix(matrix[judged], ref=self.training, nthread=1)
         self.labels = labels[judged]
-        self.fixed = {
-            "objective": "binary:logistic",
-            "tree_method": "hist",
-            "eval_metric": "aucpr",
-            "seed": seed,
-            "nthread": threads,
-        }
+        self.seed = seed
 
-    def train(self, parameters: dict[str, Any]) -> tuple[float, int]:
-        """Average precision on the fold, and the number of trees that reached it."""
-        booster = xgboost.train(
-            {**self.fixed, **parameters},
-            self.training,
-            MOST_ROUNDS,
-            evals=[(self.validation, "validation")],
-            early_stopping_rounds=PATIENCE,
-            verbose_eval=False,
-        )
-        rounds = booster.best_iteration + 1
-        scores = booster.predict(self.validation, iteration_range=(0, rounds))
-        return float(average_precision_score(self.labels, scores)), rounds
-
-
-def _thin(
-    rows: NDArray[np.intp], labels: Labels, most: int, seed: int
-) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Keep every failure and as many healthy rows as fit, weighted for those left out."""
-    failing, healthy = rows[labels[rows]], rows[~labels[rows]]
-    room = max(most - len(failing), 1)
-    if len(healthy) <= room:
-        return rows, np.ones(len(rows), dtype=np.float32)
-    kept = np.random.default_rng(seed).choice(healthy, size=room, replace=False)
-    chosen = np.sort(np.concatenate([failing, kept]))
-    weights = np.where(labels[chosen], 1.0, len(healthy) / room).astype(np.float32)
-    return chosen, weights
+    def train(self, parameters: dict[str, Any]) -> list[float]:
+        """Average precision on the fold with each of the `ROUNDS` of trees."""
+        settings = {**FIXED, "seed": self.seed, **parameters}
+        booster = xgboost.train(settings, self.training, max(ROUNDS))
+        return [
+            float(
+                average_precision_score(
+                    self.labels, booster.predict(self.validation, iteration_range=(0, rounds))
+                )
+            )
+            for rounds in ROUNDS
+        ]

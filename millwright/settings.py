@@ -122,3 +122,24 @@ def state(environment: str = "local") -> State:
     """The state folders of `environment`. Nothing is created."""
     home = os.environ.get("MILLWRIGHT_HOME")
     return State(Path(home).resolve() if home else REPOSITORY / ".millwright", environment)
+
+
+def process_environment(state: State) -> dict[str, str]:
+    """The variables by which ZenML, MLflow and Feast find the project's state, and keep quiet.
+
+    The same are exported by the virtual environment's `activate`, for their commands typed by hand.
+    """
+    return {
+        "MILLWRIGHT_ENVIRONMENT": state.environment,
+        "ZENML_CONFIG_PATH": str(state.zenml),
+        "ZENML_LOCAL_STORES_PATH": str(state.zenml / "stores"),
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_LOGGING_VERBOSITY": "CRITICAL",
+        "ZENML_ENABLE_RICH_TRACEBACK": "false",
+        "AUTO_OPEN_DASHBOARD": "false",
+        "MLFLOW_TRACKING_URI": state.mlflow_uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+        "FEAST_USAGE": "False",
+        "GIT_PYTHON_REFRESH": "quiet",
+    }

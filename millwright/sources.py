@@ -26,6 +26,7 @@ from millwright.fleet import Fleet
 from millwright.validation import Column, columns, literal, quoted
 
 _ROWS_AT_A_TIME = 20_000
+_LONGEST_HEADER = 1 << 20
 _ENDINGS = (".csv", ".parquet")
 
 
@@ -117,16 +118,22 @@ class FolderSource(Source):
     def parts(self, connection: Any, table: str) -> Iterator[Part]:
         """One part for each file, in the order of their names."""
         for path in self._files(table):
-            part = _csv_part if path.suffix == ".csv" else _parquet_part
             wanted = [column.source for column in columns(self.fleet, table)]
             with _readable(path):
-                yield part(path, path.relative_to(self.folder).as_posix(), wanted)
+                if path.suffix == ".csv":
+                    part = _csv_part(path, self._origin(path), wanted)
+                else:
+                    part = _parquet_part(connection, path, self._origin(path), wanted)
+            yield part
 
     def _check_table(self, table: str) -> None:
         for path in self._files(table):
             with _readable(path):
-                header = _csv_header(path)[0] if path.suffix == ".csv" else _parquet_types(path)
-            self._check_columns(table, str(path), list(header))
+                header = _csv_header(path)[0] if path.suffix == ".csv" else _parquet_names(path)
+            self._check_columns(table, str(path), header)
+
+    def _origin(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
     def _files(self, table: str) -> list[Path]:
         source = getattr(self.fleet.tables, table).source
@@ -192,14 +199,21 @@ class DatabaseSource(Source):
     def _batches(self, source: str, wanted: Sequence[str]) -> Iterator[Any]:
         schema, _, name = source.rpartition(".")
         # Columns without a type come as the driver gives them: a bad cell must not raise here.
-        cells = [sqlalchemy.column(column) for column in wanted]
-        query = sqlalchemy.select(*cells).select_from(sqlalchemy.table(name, schema=schema or None))
-        fields = pa.schema([(f"c{i}", pa.string()) for i in range(len(wanted))])
+        chosen: list[Any] = [sqlalchemy.column(cell) for cell in wanted]
         with self._connected() as connection:
+            if connection.dialect.name == "postgresql":
+                # Its own text is exact, and holds the infinite and far times that Python cannot.
+                connection.execute(sqlalchemy.text("SET TimeZone = 'UTC'; SET DateStyle = 'ISO'"))
+                chosen = [sqlalchemy.cast(column, sqlalchemy.Text) for column in chosen]
+            query = sqlalchemy.select(*chosen).select_from(
+                sqlalchemy.table(name, schema=schema or None)
+            )
             streamed = connection.execution_options(yield_per=_ROWS_AT_A_TIME)
             for rows in streamed.execute(query).partitions():
-                arrays = [list(map(_text, cells)) for cells in zip(*rows, strict=True)]
-                yield pa.table(arrays, schema=fields)
+                yield pa.table(
+                    [pa.array(map(_text, cells), pa.string()) for cells in zip(*rows, strict=True)],
+                    names=[f"c{place}" for place in range(len(wanted))],
+                )
 
     @contextmanager
     def _connected(self) -> Iterator[sqlalchemy.Connection]:
@@ -276,8 +290,8 @@ def _readable(path: Path) -> Iterator[None]:
 
 def _csv_header(path: Path) -> tuple[list[str], str]:
     """The names in the first line of a CSV file, and the delimiter between them."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        line = file.readline()
+    with path.open("rb") as file:  # a bad letter further down is the fault of its line alone
+        line = file.readline(_LONGEST_HEADER).decode("utf-8-sig")
     if not line.strip():
         raise DataError(f"{path} is empty; it must begin with a line of column names")
     delimiter = max(",;\t", key=line.count)
@@ -297,18 +311,22 @@ def _csv_part(path: Path, origin: str, wanted: Sequence[str]) -> Part:
     return Part(origin, rows, dict.fromkeys(wanted, "VARCHAR"), is_csv=True)
 
 
-def _parquet_types(path: Path) -> dict[str, str]:
+def _parquet_names(path: Path) -> list[str]:
+    with duckdb.connect() as connection:
+        return list(_parquet_types(connection, path))
+
+
+def _parquet_types(connection: Any, path: Path) -> dict[str, str]:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty; restore the file")
-    with duckdb.connect() as connection:
-        described = connection.execute(
-            f"DESCRIBE SELECT * FROM read_parquet({literal(str(path))}, hive_partitioning=false)"
-        ).fetchall()
+    described = connection.execute(
+        f"DESCRIBE SELECT * FROM read_parquet({literal(str(path))}, hive_partitioning=false)"
+    ).fetchall()
     return {name: sql_type for name, sql_type, *_ in described}
 
 
-def _parquet_part(path: Path, origin: str, wanted: Sequence[str]) -> Part:
-    types = _parquet_types(path)
+def _parquet_part(connection: Any, path: Path, origin: str, wanted: Sequence[str]) -> Part:
+    types = _parquet_types(connection, path)
     chosen = ", ".join(map(quoted, wanted))
     rows = f"SELECT {chosen} FROM read_parquet({literal(str(path))}, hive_partitioning=false)"
     return Part(origin, rows, {name: types[name] for name in wanted})

@@ -8,6 +8,7 @@ A time without a zone is read in the fleet's `timezone`. Of an hour that a zone 
 the second (standard time) is meant; an hour that it leaves out in spring is read as the one after.
 """
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -46,10 +47,7 @@ REASONS = (
     "conflicting_duplicate",
 )
 
-_NUMBERS = frozenset(
-    "TINYINT SMALLINT INTEGER BIGINT HUGEINT UTINYINT USMALLINT UINTEGER UBIGINT UHUGEINT "
-    "FLOAT DOUBLE BOOLEAN".split()
-)
+_NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|BOOLEAN|DECIMAL\(.*\)")
 _NAIVE_TIMES = frozenset(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"))
 _CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
 _NAIVE = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}([ T]{_CLOCK})?\s*"
@@ -202,7 +200,7 @@ def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) ->
         table_of_checks.append(Check("received_before_event", "received < timestamp"))
     table_of_checks += [
         Check("naive_timestamp", naive),
-        Check("not_a_number", _any(_is_no_number(column) for column in numbers)),
+        Check("not_a_number", _any(_is_not_understood(column) for column in numbers)),
         Check("not_finite", _any(f"NOT isfinite({column.value})" for column in numbers)),
         Check("out_of_range", _any(_out_of_range(fleet, table, numbers))),
         Check("unknown_category", _any(_unknown_categories(fleet, table))),
@@ -231,7 +229,7 @@ def _canonical_cell(cell: str, sql_type: str, kind: Kind, fleet: Fleet) -> str:
 
 def _number(cell: str, sql_type: str) -> str:
     """Adding zero turns -0.0 into 0.0, so that equal readings are equal to the last bit."""
-    if sql_type in _NUMBERS or sql_type.startswith("DECIMAL"):
+    if _NUMBERS.fullmatch(sql_type):
         return f"CAST({cell} AS DOUBLE) + 0.0"
     return f"TRY_CAST({_text(cell, sql_type)} AS DOUBLE) + 0.0"
 
@@ -263,7 +261,9 @@ def _time(cell: str, sql_type: str, zone: str | None) -> str:
     text = _text(cell, sql_type)
     return (
         f"CASE WHEN regexp_full_match({text}, '{_ZONED}') "
-        f"THEN TRY_CAST({text} AS TIMESTAMPTZ) "
+        f"THEN coalesce(TRY_CAST({text} AS TIMESTAMPTZ), "
+        # Java leaves out seconds that are nought, and DuckDB reads no zone without seconds.
+        rf"TRY_CAST(regexp_replace({text}, '([ T]\d+:\d+) ?([ZU+-])', '\1:00\2') AS TIMESTAMPTZ)) "
         f"WHEN regexp_full_match({text}, '{_NAIVE}') "
         f"THEN {_local(f'TRY_CAST({text} AS TIMESTAMP)', zone)} END"
     )
@@ -278,12 +278,21 @@ def _text(cell: str, sql_type: str) -> str:
 
 
 def _is_empty(column: Column) -> str:
-    """Only a cell that gave no value is looked at twice, so this costs nothing on good rows."""
-    return f"({column.value} IS NULL AND coalesce(trim({column.raw}::VARCHAR), '') = '')"
+    return (
+        f"({column.value} IS NULL AND ({column.raw} IS NULL OR trim({column.raw}::VARCHAR) = ''))"
+    )
 
 
-def _is_no_number(column: Column) -> str:
-    return f"({column.value} IS NULL AND trim({column.raw}::VARCHAR) <> '')"
+def _is_not_understood(column: Column) -> str:
+    """A cell that says something, but nothing in canonical form.
+
+    DuckDB looks at the text of those cells alone for which the first two conditions hold; without
+    the second it trims every cell of the table.
+    """
+    return (
+        f"({column.value} IS NULL AND {column.raw} IS NOT NULL "
+        f"AND trim({column.raw}::VARCHAR) <> '')"
+    )
 
 
 def _is_naive(column: Column, sql_type: str, fleet: Fleet) -> str:
@@ -300,7 +309,7 @@ def _is_naive(column: Column, sql_type: str, fleet: Fleet) -> str:
 
 def _is_unreadable(column: Column, types: Mapping[str, str], fleet: Fleet) -> str:
     naive = _is_naive(column, types[column.source], fleet)
-    return f"({_is_no_number(column)} AND NOT {naive})"
+    return f"({_is_not_understood(column)} AND NOT {naive})"
 
 
 def _out_of_range(fleet: Fleet, table: str, numbers: Sequence[Column]) -> list[str]:

@@ -51,7 +51,7 @@ def published(fleet: Fleet, view: str) -> str:
 
 
 def service_name(fleet: Fleet, model: Literal["failure", "anomaly"]) -> str:
-    """The feature service of a model. A change of its features that breaks a model takes a new one."""
+    """The feature service that a model reads; features of another shape take a new version."""
     return f"{fleet.name}_{model}_v1"
 
 

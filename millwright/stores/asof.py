@@ -26,7 +26,6 @@ from feast import FeatureView, FileSource, OnDemandFeatureView, RepoConfig
 from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
-from feast.feature_view import DUMMY_ENTITY_ID
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
@@ -174,9 +173,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         end_date: datetime,
     ) -> RetrievalJob:
         """The newest row of each key, for the online store."""
-        names = [*join_key_columns, *feature_name_columns, timestamp_field]
-        if created_timestamp_column:
-            names.append(created_timestamp_column)
+        times = [timestamp_field, *filter(None, [created_timestamp_column])]
 
         def read() -> pa.Table:
             with _connect(config) as connection:
@@ -184,7 +181,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
                     connection,
                     _files(data_source, config),
                     join_key_columns,
-                    names,
+                    [*join_key_columns, *feature_name_columns, *times],
                     timestamp_field,
                     created_timestamp_column or None,
                     (start_date, end_date),
@@ -204,16 +201,14 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         end_date: datetime | None = None,
     ) -> RetrievalJob:
         """All rows of a span of time, in the order of the files."""
-        names = [*join_key_columns, *feature_name_columns, timestamp_field]
-        if created_timestamp_column:
-            names.append(created_timestamp_column)
+        times = [timestamp_field, *filter(None, [created_timestamp_column])]
 
         def read() -> pa.Table:
             with _connect(config) as connection:
                 return parquet_files.read(
                     connection,
                     _files(data_source, config),
-                    names,
+                    [*join_key_columns, *feature_name_columns, *times],
                     timestamp_field,
                     (start_date, end_date),
                 )
@@ -247,9 +242,7 @@ def _cutoffs(entity_df: object, span: dict[str, Any]) -> tuple[pa.Table, str]:
         raise InputError(f"this offline store takes no {asked}; pass entity_df as a DataFrame")
     timestamp = infer_event_timestamp_from_entity_df(entity_df.dtypes.to_dict())
     try:
-        if pd.api.types.is_object_dtype(entity_df[timestamp].dtype) or pd.api.types.is_string_dtype(
-            entity_df[timestamp].dtype
-        ):
+        if entity_df[timestamp].dtype in ("object", "string"):
             times = pd.to_datetime(entity_df[timestamp], utc=True, format="ISO8601")
             entity_df = entity_df.assign(**{timestamp: times})
         return pa.Table.from_pandas(entity_df, preserve_index=False), timestamp
@@ -277,7 +270,6 @@ def _history(
                 column.name, column.name
             )
             for column in view.entity_columns
-            if column.name != DUMMY_ENTITY_ID
         },
         event=original.get(source.timestamp_field, source.timestamp_field),
         created=original.get(source.created_timestamp_column, source.created_timestamp_column)

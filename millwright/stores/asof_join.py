@@ -150,17 +150,15 @@ def check_cutoffs(cutoffs: pa.Table, timestamp: str, histories: Sequence[History
 def _numbering(given: _Cutoffs, history: History) -> str:
     """SQL that gives each key a number, so that all that follows compares one integer."""
     parts = [given.key(name) for name in history.keys]
-    known = " AND ".join(f"{part} IS NOT NULL" for part in ["cutoff", *parts])
-    equal = " AND ".join(
-        ["given.cutoff IS NOT NULL", *(f"given.{part} = keys.{part}" for part in parts)]
-    )
+    equal = ["given.cutoff IS NOT NULL", *(f"given.{part} = keys.{part}" for part in parts)]
     return f"""
         CREATE OR REPLACE TEMP TABLE keys AS
         SELECT *, (row_number() OVER ())::INTEGER AS key
-        FROM (SELECT DISTINCT {", ".join(["true AS known", *parts])} FROM given WHERE {known});
+        FROM (SELECT DISTINCT {", ".join(["true AS known", *parts])} FROM given);
 
         CREATE OR REPLACE TEMP TABLE cutoffs AS
-        SELECT given.row, keys.key, given.cutoff FROM given JOIN keys ON {equal};
+        SELECT given.row, keys.key, given.cutoff
+        FROM given JOIN keys ON {" AND ".join(equal)};
     """
 
 

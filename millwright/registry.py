@@ -1,0 +1,125 @@
+"""MLflow: the record of a training run, and the register of models with their aliases.
+
+The tracking URI is whatever the active stack's experiment tracker has set.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pandas as pd
+import xgboost
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.models import infer_signature
+
+from millwright.models import Encoder, Matrix, predict
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+# What a loaded model needs, and what a release names as the libraries that it was made with.
+LIBRARIES = ("xgboost", "numpy", "pandas", "scikit-learn")
+
+
+@dataclass(frozen=True)
+class Version:
+    """A registered version of a model, and where its release lies if it has one."""
+
+    name: str
+    version: int
+    run: str
+    tags: Mapping[str, str]
+
+
+def libraries() -> dict[str, str]:
+    """The versions of the libraries that a model depends on."""
+    return {name: version(name) for name in LIBRARIES}
+
+
+def find_alias(name: str, alias: str) -> Version | None:
+    """The version of model `name` that carries `alias`, pinned; None if there is none."""
+    try:
+        found = MlflowClient().get_model_version_by_alias(name, alias)
+    except MlflowException:
+        return None
+    return Version(name, int(found.version), found.run_id, dict(found.tags))
+
+
+def find_fingerprint(name: str, fingerprint: str) -> Version | None:
+    """The version of model `name` that was made from just this data, code and configuration."""
+    try:
+        found = MlflowClient().search_model_versions(
+            f"name='{name}' and tags.fingerprint='{fingerprint}'"
+        )
+    except MlflowException:
+        return None
+    if not found:
+        return None
+    first = min(found, key=lambda each: int(each.version))
+    return Version(name, int(first.version), first.run_id, dict(first.tags))
+
+
+def log_run(
+    parameters: Mapping[str, object],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    files: Mapping[str, bytes],
+) -> str:
+    """Record what a training run did in the active MLflow run, and give the run's id.
+
+    `files` maps paths within the run's artifacts to their content.
+    """
+    mlflow.log_params(dict(parameters))
+    mlflow.log_metrics(dict(metrics))
+    mlflow.set_tags(dict(tags))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        mlflow.log_artifacts(folder)
+    run = mlflow.active_run()
+    if run is None:
+        raise RuntimeError(
+            "MLflow has no active run; call this in a step with the experiment tracker"
+        )
+    return str(run.info.run_id)
+
+
+def register(
+    name: str,
+    booster: xgboost.Booster,
+    encoder: Encoder,
+    examples: Matrix,
+    fingerprint: str,
+    tags: Mapping[str, str],
+) -> Version:
+    """Register `booster` under `name`, unless the version of this fingerprint is there already.
+
+    The model is stored in XGBoost's own format with a signature from `examples`, shape
+    (n, columns).
+    """
+    known = find_fingerprint(name, fingerprint)
+    if known:
+        return known
+    rows = pd.DataFrame(examples, columns=encoder.columns)
+    logged = mlflow.xgboost.log_model(
+        booster,
+        name="model",
+        signature=infer_signature(rows, np.asarray(predict(booster, examples), dtype=np.float32)),
+        pip_requirements=[f"{library}=={found}" for library, found in libraries().items()],
+        model_format="ubj",
+    )
+    made = mlflow.register_model(logged.model_uri, name, tags={**tags, "fingerprint": fingerprint})
+    return Version(name, int(made.version), made.run_id, dict(made.tags))
+
+
+def set_alias(found: Version, alias: str, tags: Mapping[str, str]) -> None:
+    """Let `alias` mean this version, and add `tags` to it."""
+    client = MlflowClient()
+    for key, value in tags.items():
+        client.set_model_version_tag(found.name, str(found.version), key, value)
+    client.set_registered_model_alias(found.name, alias, str(found.version))

@@ -1,0 +1,128 @@
+"""What a run did, in the form that machines read and in the form that people do."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from millwright.evaluation import scores_summary
+from millwright.gate import Decision
+from millwright.project import Project
+from millwright.publication import Registration, Released
+from millwright.search import Found
+from millwright.training import Judgement
+
+Summary = dict[str, Any]
+FATES = ("read", "new", "unchanged", "corrections", "refused")
+
+
+def of_training(
+    judgement: Judgement,
+    decision: Decision,
+    found: Found,
+    registration: Registration,
+    released: Released,
+) -> Summary:
+    """The part of a training run's summary that follows from its artifacts."""
+    return {
+        "status": "promoted" if registration.passed else "refused",
+        "rows": registration.rows,
+        "scores": scores_summary(judgement.candidate),
+        "baselines": {name: scores_summary(each) for name, each in judgement.baselines.items()},
+        "champion": scores_summary(judgement.champion) if judgement.champion else {},
+        "gate": decision.summary(),
+        "search": {"trials": found.trials, "ended_by": found.ended_by, "folds": list(found.folds)},
+        "threshold": judgement.threshold.value,
+        "model": {
+            "name": registration.name,
+            "version": registration.version,
+            "alias": released.alias,
+            "run": registration.run,
+        },
+        "release": released.path,
+        "report": registration.report,
+    }
+
+
+def training_table(summary: Summary, project: Project) -> dict[str, str]:
+    """The lines that a person reads at the end of a training run."""
+    rows, model = summary["rows"], summary["model"]
+    currency = project.fleet.costs.currency
+    contenders = {"model": summary["scores"], **summary["baselines"]}
+    if summary["champion"]:
+        contenders["champion"] = summary["champion"]
+    gate = summary["gate"]
+    return {
+        "data": f"dataset {summary['dataset_version']}",
+        "rows": f"{rows['training']:,} to learn from ({rows['validation']:,} in validation folds), "
+        f"{rows['test']:,} to judge by",
+        "search": f"{summary['search']['trials']} trials, ended by {summary['search']['ended_by']}",
+        **{name.replace("_", " "): _scores(each, currency) for name, each in contenders.items()},
+        "gate": "passed" if gate["passed"] else "refused: " + "\n".join(gate["failures"]),
+        "registered": f"{model['name']} version {model['version']}, alias {model['alias']}",
+        "release": summary["release"] or "none: the gate refused the model",
+        "report": summary["report"],
+        "MLflow": f"run {model['run']} in {project.state.mlflow_uri}",
+        "took": took(summary),
+        "next": next_command(project),
+    }
+
+
+def ingest_table(summary: Summary) -> dict[str, str]:
+    """The lines that a person reads at the end of an ingest."""
+    tables = {
+        name: ", ".join(f"{counts[what]:,} {what}" for what in FATES if counts[what])
+        for name, counts in summary["rows"].items()
+    }
+    table = {
+        "batch": summary["batch"] or "none: nothing new",
+        "dataset": summary["dataset_version"],
+        **tables,
+    }
+    if summary["refused"]:
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in summary["reasons"].items())
+        table["refused"] = f"{summary['refused']:,} rows ({reasons})"
+        table["quarantine"] = "\n".join(summary["quarantine"])
+    return {**table, "took": took(summary)}
+
+
+def features_table(summary: Summary) -> dict[str, str]:
+    """The lines that a person reads when feature tables were brought up to date."""
+    views = {
+        view[
+            "view"
+        ]: f"{view['rows']:,} rows, {len(view['made'])} of {view['periods']} periods made"
+        for view in summary["views"]
+    }
+    return {"dataset": summary["dataset_version"], **views, "took": took(summary)}
+
+
+def took(summary: Mapping[str, Any]) -> str:
+    """How long a run took and how much memory it had at its peak."""
+    return f"{summary['seconds']:.1f} s, {summary['peak_memory_mb']:,} MB at the peak"
+
+
+def next_command(project: Project) -> str:
+    """What to type to look at what came out."""
+    return f"mlflow ui --backend-store-uri {project.state.mlflow_uri}"
+
+
+def relative(path: str | None) -> str | None:
+    """`path` as seen from here, where that is shorter."""
+    if path is None:
+        return None
+    try:
+        return str(Path(path).relative_to(Path.cwd()))
+    except ValueError:
+        return path
+
+
+def _scores(scores: Mapping[str, Any], currency: str) -> str:
+    def number(name: str) -> str:
+        return "–" if scores[name] is None else f"{scores[name]:.3f}"
+
+    return (
+        f"average precision {number('average_precision')}, ROC AUC {number('roc_auc')}, "
+        f"{scores['failures_caught']} of {scores['failures']} failures caught, "
+        f"{scores['false_alarms_per_machine_month']:.2f} false alarms a machine and month, "
+        f"cost {currency} {scores['cost']:,.0f}"
+    )

@@ -1,0 +1,78 @@
+"""What a person sees: what goes on and what failed on stderr, the result on stdout."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from millwright.files import file_written_whole
+
+ERRORS = Console(stderr=True, highlight=False)
+
+
+def say(text: str) -> None:
+    """One line about what goes on."""
+    ERRORS.print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """One line about something that the reader should look into."""
+    ERRORS.print(f"warning: {text}", style="yellow", markup=False)
+
+
+def fail(text: str) -> None:
+    """Why the command ends here."""
+    ERRORS.print(f"error: {text}", style="bold red", markup=False)
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Yield a function that shows how much of a named piece of work is done.
+
+    On a terminal it is a bar that is gone afterwards; elsewhere each piece is one line at its end.
+    """
+    bars = Progress(
+        TextColumn("  {task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=ERRORS,
+        transient=True,
+        disable=not ERRORS.is_terminal,
+    )
+    tasks: dict[str, Any] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in tasks:
+            tasks[name] = bars.add_task(name, total=total)
+        bars.update(tasks[name], completed=done, total=total)
+        if done == total and bars.disable:
+            say(f"  {name}: {done} of {total}")
+
+    with bars:
+        yield show
+
+
+def show_table(title: str, rows: Mapping[str, str]) -> None:
+    """Two columns on stdout: what, and what became of it."""
+    table = Table(
+        title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
+    )
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, value)
+    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
+    console.print(table, markup=False)
+
+
+def write_json(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write a run's summary for machines, whole or not at all."""
+    with file_written_whole(path) as draft:
+        draft.write_text(json.dumps(summary, indent=1, default=str) + "\n", encoding="utf-8")

@@ -1,0 +1,24 @@
+"""Features into a gated, registered and released model."""
+
+from zenml import pipeline
+from zenml.enums import ExecutionMode
+
+from steps.evaluate import apply_gate, evaluate_models
+from steps.publish import register_model, release_model
+from steps.train import search_hyperparameters, train_models
+from steps.training_set import fetch_features, select_cutoffs
+
+
+@pipeline(name="training", execution_mode=ExecutionMode.FAIL_FAST)
+def training(fleet: str, fingerprint: str, champion: str | None) -> None:
+    """Train on the development window, judge on the test window, and release what passes."""
+    cutoffs = select_cutoffs(fleet, fingerprint)
+    training_set = fetch_features(fleet, cutoffs)
+    found = search_hyperparameters(fleet, training_set)
+    classifier, scores = train_models(fleet, training_set, found)
+    judgement = evaluate_models(fleet, training_set, scores, classifier, champion)
+    decision = apply_gate(judgement)
+    registration, _, _ = register_model(
+        fleet, fingerprint, training_set, scores, classifier, found, judgement, decision
+    )
+    release_model(fleet, training_set, classifier, judgement, registration)

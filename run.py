@@ -1,0 +1,200 @@
+"""Runs a pipeline: `python run.py --pipeline training`. `--help` lists the rest.
+
+Exit codes: 0 done; 2 bad input or configuration; 3 finished, but refused something (rows in
+quarantine, or a model that did not pass the gate); 1 anything else.
+"""
+
+import argparse
+import os
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from millwright import summary, terminal
+from millwright.configuration import nearest
+from millwright.errors import ConfigurationError, DataError, MillwrightError
+from millwright.lock import held
+from millwright.project import Project, open_project
+from millwright.settings import process_environment
+from millwright.simulator import is_current, simulate
+
+PIPELINES = ("ingest", "features", "training")
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run what was asked for and give the exit code."""
+    started = time.monotonic()
+    asked = _parse(words)
+    result: dict[str, Any] = {
+        "pipeline": asked.pipeline, "environment": asked.stack, "fleet": asked.fleet,
+        "status": "failed",
+    }  # fmt: skip
+    code = 1
+    try:
+        _check_pipeline(asked.pipeline)
+        project = open_project(asked.fleet, asked.stack)
+        _prepare(project)
+        terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {asked.stack}")
+        with held(project.state.lock, terminal.say):
+            result |= Run(project, asked).run()
+        result |= {"dataset_version": project.raw.dataset_version, **_cost(started)}
+        _show(result, project)
+        code = 3 if result.get("refused") or result["status"] == "refused" else 0
+    except MillwrightError as err:
+        result |= {"error": str(err), **_cost(started)}
+        terminal.fail(str(err))
+        code = err.exit_code
+    if asked.json:
+        terminal.write_json(asked.json, result)
+    return code
+
+
+class Run:
+    """One command: the pipelines that it takes, in order, and what they say in the end."""
+
+    def __init__(self, project: Project, asked: argparse.Namespace) -> None:
+        self.project = project
+        self.asked = asked
+
+    def run(self) -> dict[str, Any]:
+        """Run the pipeline asked for, after those that it needs."""
+        found: dict[str, Any] = {}
+        source = self._source()
+        if source:
+            found |= self._ingest(source)
+        if self.asked.pipeline in ("features", "training"):
+            found |= self._features()
+        if self.asked.pipeline == "training":
+            found |= self._training()
+        return found
+
+    def _source(self) -> str | None:
+        """Where new data comes from: what was named, or the simulator if there is none at all."""
+        if self.asked.data:
+            place = str(self.asked.data)
+            return place if "://" in place else str(Path(place).resolve())
+        fleet = self.project.fleet
+        if self.asked.pipeline != "ingest" and self.project.raw.batches():
+            return None
+        if fleet.simulation is None:
+            raise DataError(
+                f"nothing was ingested for fleet '{fleet.name}' yet; "
+                f"name its tables: --data FOLDER, or --data postgresql://USER@HOST/DATABASE"
+            )
+        folder = self.project.state.incoming(fleet.name)
+        if not is_current(fleet, fleet.simulation, folder):
+            terminal.say(
+                f"nothing was ingested yet: simulating {fleet.simulation.machines} machines over "
+                f"{fleet.simulation.days} days"
+            )
+            with terminal.progress() as show:
+                simulate(
+                    fleet, fleet.simulation, folder,
+                    progress=lambda done, total: show("machines", done, total),
+                )  # fmt: skip
+        return str(folder)
+
+    def _ingest(self, source: str) -> dict[str, Any]:
+        from pipelines.ingest import ingest
+
+        terminal.say(f"ingest from {summary.relative(source)}")
+        received = self.asked.received and self.asked.received.isoformat()
+        run = ingest(self.project.fleet.name, source, received)
+        counts: dict[str, Any] = _artifact(run, "ingest_tables", "ingest_counts")
+        return {**counts, "status": "refused" if counts["refused"] else "done"}
+
+    def _features(self) -> dict[str, Any]:
+        from pipelines.features import features
+
+        terminal.say("features")
+        run = features(self.project.fleet.name)
+        return {"views": _artifact(run, "build_features", "feature_tables"), "status": "done"}
+
+    def _training(self) -> dict[str, Any]:
+        from millwright.release import champion
+        from pipelines.training import training
+
+        terminal.say("training")
+        released = champion(self.project.state.releases(self.project.fleet.name))
+        run = training(
+            self.project.fleet.name, self.project.fingerprint(), released and released.name
+        )
+        return summary.of_training(
+            judgement=_artifact(run, "evaluate_models", "judgement"),
+            decision=_artifact(run, "apply_gate", "decision"),
+            found=_artifact(run, "search_hyperparameters", "hyperparameters"),
+            registration=_artifact(run, "register_model", "registration"),
+            released=_artifact(run, "release_model", "release"),
+        )
+
+
+def _artifact(run: Any, step: str, output: str) -> Any:
+    """What a step of a finished run put out."""
+    return run.steps[step].outputs[output][0].load()
+
+
+def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="run.py", description="Runs a pipeline.", allow_abbrev=False
+    )
+    parser.add_argument("--pipeline", required=True, help=", ".join(PIPELINES))
+    parser.add_argument("--fleet", default="simulated", help="a file in configs/fleets")
+    parser.add_argument("--data", help="a folder of CSV or parquet files, or a database URL")
+    parser.add_argument("--stack", default="local", help="an environment in configs/environments")
+    parser.add_argument(
+        "--received", type=_moment, metavar="TIME",
+        help="when corrections in the data became known (ISO 8601, with its zone); now if not given",
+    )  # fmt: skip
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run's summary there")
+    return parser.parse_args(words)
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"'{text}' has no zone; write {text}Z for UTC")
+    return moment
+
+
+def _check_pipeline(name: str) -> None:
+    if name not in PIPELINES:
+        raise ConfigurationError(f"there is no pipeline '{name}'; {nearest(name, list(PIPELINES))}")
+
+
+def _prepare(project: Project) -> None:
+    """Let ZenML, MLflow and Feast find the project's state, and make its stack the active one."""
+    for name, value in process_environment(project.state).items():
+        os.environ.setdefault(name, value)
+    try:
+        project.state.root.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigurationError(
+            f"cannot write to {project.state.root}: {err.strerror}; give a folder that may be "
+            "written, with MILLWRIGHT_HOME"
+        ) from err
+    from millwright import stack
+
+    stack.activate(project.state.environment, project.state)
+
+
+def _cost(started: float) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"seconds": round(time.monotonic() - started, 1), "peak_memory_mb": peak}
+
+
+def _show(result: dict[str, Any], project: Project) -> None:
+    title = f"{result['pipeline']} of fleet {result['fleet']}: {result['status']}"
+    if result["pipeline"] == "training":
+        terminal.show_table(title, summary.training_table(result, project))
+    elif result["pipeline"] == "features":
+        terminal.show_table(title, summary.features_table(result))
+    else:
+        terminal.show_table(title, summary.ingest_table(result))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""ZenML steps, one file per stage. A step adapts; the library in `millwright/` thinks."""

@@ -1,0 +1,32 @@
+"""What the test window says, and whether that is enough."""
+
+from typing import Annotated
+
+import pandas as pd
+import xgboost
+from zenml import step
+
+from millwright import gate, training
+from millwright.gate import Decision
+from millwright.training import Judgement
+from steps.opening import opened
+
+
+@step
+def evaluate_models(
+    fleet: str,
+    training_set: pd.DataFrame,
+    scores: pd.DataFrame,
+    classifier: xgboost.Booster,
+    champion: str | None,  # noqa: ARG001 - a part of the cache key
+) -> Annotated[Judgement, "judgement"]:
+    """Judge the model, the baselines and the champion on the same rows."""
+    return training.judge(training_set, scores, classifier, opened(fleet))
+
+
+@step(enable_cache=False)
+def apply_gate(judgement: Judgement) -> Annotated[Decision, "decision"]:
+    """Hold the figures against every limit."""
+    return gate.decide(
+        gate.load_limits(), judgement.candidate, judgement.baselines, judgement.champion
+    )

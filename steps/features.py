@@ -1,0 +1,26 @@
+"""From the raw store to the offline store, and its definitions to Feast."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from zenml import step
+
+from millwright import stack, terminal
+from steps.opening import opened
+
+
+@step(enable_cache=False)
+def build_features(fleet: str) -> Annotated[list[dict[str, Any]], "feature_tables"]:
+    """Bring the feature tables up to date with the raw store."""
+    with terminal.progress() as show:
+        built = opened(fleet).offline.update(show)
+    return [asdict(each) for each in built]
+
+
+@step(enable_cache=False)
+def publish_definitions(
+    tables: list[dict[str, Any]],  # noqa: ARG001 - the tables must be there to be published
+) -> Annotated[str, "feast_apply"]:
+    """Publish the definitions of `feature_repo/` to the stack's feature store."""
+    said: str = stack.feature_store().apply()
+    return said

@@ -1,0 +1,41 @@
+"""From a source to the raw store."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from zenml import step
+from zenml.types import HTMLString
+
+from millwright import data_report, terminal
+from millwright.ingest import ingest
+from millwright.sources import open_source
+from steps.opening import opened
+
+
+@step(enable_cache=False)
+def ingest_tables(
+    fleet: str, source: str, received: str | None = None
+) -> Annotated[dict[str, Any], "ingest_counts"]:
+    """Append the good rows of `source` to the raw store and set the others aside."""
+    project = opened(fleet)
+    result = ingest(
+        project.fleet,
+        open_source(source, project.fleet),
+        project.raw,
+        project.state.quarantine(fleet),
+        project.settings.engine,
+        now=datetime.now(UTC),
+        received=datetime.fromisoformat(received) if received else None,
+        progress=lambda doing: terminal.say(f"  {doing}"),
+    )
+    return result.summary()
+
+
+@step(enable_cache=False)
+def describe_batch(fleet: str, counts: dict[str, Any]) -> Annotated[HTMLString, "data_report"]:
+    """Report on the telemetry that the batch brought."""
+    project = opened(fleet)
+    report = data_report.report_on(
+        project.raw, counts["batch"], project.state.reports(fleet), project.settings
+    )
+    return HTMLString(report.read_text(encoding="utf-8") if report else "Nothing new came in.")

@@ -1,0 +1,491 @@
+"""The offline store over a real raw store: whatever comes, its files follow from the raw rows."""
+
+import os
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from millwright.engine import DuckDBEngine
+from millwright.errors import DataError
+from millwright.fleet import Fleet
+from millwright.ingest import ingest
+from millwright.offline import OfflineStore
+from millwright.raw_store import RawStore
+from millwright.settings import REPOSITORY, Engine
+from millwright.sources import FolderSource
+
+START = datetime(2025, 1, 29, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DAYS = 5
+MACHINES = ("1", "2", "3", "4")
+INSTANT = pa.timestamp("us", tz="UTC")
+# Up to when each batch knows: before the detector can be fitted, at a month's end, and after.
+CUTS = tuple(START + timedelta(hours=hours) for hours in (40, 71, 90, 24 * DAYS + 48))
+
+
+def make_fleet(**changes: object) -> Fleet:
+    def table(name: str, **columns: str) -> dict[str, str]:
+        timed = {"timestamp": "timestamp"} if name != "machines" else {}
+        return {
+            "source": name, "machine": "machine_id", "received": "received", **timed, **columns
+        }  # fmt: skip
+
+    return Fleet.model_validate(
+        {
+            "name": "tiny",
+            "step": "1h",
+            "horizon": "6h",
+            "lead_time": "1h",
+            "test_window": "1d",
+            "tables": {
+                "telemetry": table("telemetry"),
+                "errors": table("errors", code="code"),
+                "maintenance": table("maintenance", component="component"),
+                "failures": table("failures", component="component"),
+                "machines": table("machines"),
+            },
+            "sensors": {"load": {}},
+            "error_codes": ["hot", "loud"],
+            "components": ["belt", "pump"],
+            "attributes": {"age": {"type": "number"}},
+            "features": {
+                "windows": ["3h", "6h"],
+                "statistics": ["mean", "std", "slope"],
+                "error_windows": ["4h"],
+                "time_to_live": "48h",
+            },
+            "anomaly": {"fit_window": "2d"},
+            "costs": {"failure": 1, "planned_repair": 1, "inspection": 1},
+            **changes,
+        }
+    )
+
+
+SCHEMAS = {
+    "telemetry": {"load": pa.float64()},
+    "errors": {"code": pa.string()},
+    "maintenance": {"component": pa.string()},
+    "failures": {"component": pa.string()},
+    "machines": {"age": pa.float64()},
+}
+
+Tables = dict[str, list[dict[str, object]]]
+
+
+def entry(machine: str, at: timedelta, late: timedelta = 0 * HOUR, **says: object) -> dict:
+    time = START + at
+    return {"machine_id": machine, "timestamp": time, "received": time + late, **says}
+
+
+def history() -> Tables:
+    """Five days of three machines, over the end of a month, with late rows and corrections."""
+    chance = random.Random(7)
+    tables: Tables = {name: [] for name in SCHEMAS}
+
+    def lateness() -> timedelta:
+        return HOUR * chance.uniform(1, 40) if chance.random() < 0.05 else 0 * HOUR
+
+    for machine in MACHINES:
+        for hour in range(24 * DAYS):
+            for minutes in (30, 45)[: chance.choice((0, 1, 1, 1, 1, 1, 1, 2))]:
+                at = timedelta(hours=hour, minutes=minutes)
+                for late in (lateness(), HOUR * chance.uniform(41, 80))[: 1 + (hour % 31 == 0)]:
+                    reading = round(chance.gauss(100, 5), 3) if chance.random() < 0.98 else None
+                    if reading is not None:
+                        tables["telemetry"].append(entry(machine, at, late, load=reading))
+            at = HOUR * (hour + chance.random())
+            if chance.random() < 0.1:
+                code = chance.choice(("hot", "loud"))
+                tables["errors"].append(entry(machine, at, lateness(), code=code))
+            if chance.random() < 0.05:
+                part = chance.choice(("belt", "pump"))
+                tables["maintenance"].append(entry(machine, at, lateness(), component=part))
+        tables["failures"].append(entry(machine, HOUR * (7 + 13 * int(machine)), component="belt"))
+        tables["machines"].append(entry(machine, -HOUR, age=float(machine)))
+    # This failure, within the fit window, is known long after it: the detector must not know it.
+    tables["failures"].append(entry("1", 30 * HOUR, 50 * HOUR, component="pump"))
+    return tables
+
+
+def batch_of(tables: Tables, after: datetime | None, until: datetime) -> Tables:
+    return {
+        name: [r for r in rows if r["received"] <= until and (not after or r["received"] > after)]
+        for name, rows in tables.items()
+    }
+
+
+def bring(tables: Tables, raw: Path, fleet: Fleet) -> None:
+    """Ingest rows as one batch."""
+    folder = raw.with_name(f"{raw.name}-incoming")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, own in SCHEMAS.items():
+        timed = {"timestamp": INSTANT} if name != "machines" else {}
+        types = {"machine_id": pa.string(), **timed, "received": INSTANT, **own}
+        rows = [{key: row[key] for key in types} for row in tables.get(name, [])]
+        pq.write_table(
+            pa.Table.from_pylist(rows, schema=pa.schema(types)), folder / f"{name}.parquet"
+        )
+    result = ingest(
+        fleet,
+        FolderSource(folder, fleet),
+        RawStore(raw, fleet),
+        raw.with_name(f"{raw.name}-quarantine"),
+        Engine(),
+        datetime(2026, 1, 1, tzinfo=UTC),
+    )
+    assert result.batch
+    assert not result.refused
+
+
+def store(folder: Path, raw: Path, fleet: Fleet) -> OfflineStore:
+    return OfflineStore(
+        folder, folder.with_name(f"{folder.name}-detectors"), fleet, RawStore(raw, fleet), Engine()
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def table(folder: Path, view: str) -> pd.DataFrame:
+    """The rows of a view, indexed by machine, event and creation."""
+    parts = [pq.read_table(path) for path in sorted((folder / view).glob("*.parquet"))]
+    if not parts:
+        return pd.DataFrame()
+    frame = pa.concat_tables(parts).to_pandas()
+    return frame.set_index(["machine_id", "event_timestamp", "created_timestamp"])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The stores after one batch."""
+
+    cut: datetime
+    raw: Path
+    offline: Path
+    made: dict[str, tuple[str, ...]]
+    detector: str | None
+
+
+@dataclass(frozen=True)
+class Course:
+    """A fleet whose batches came one after the other, and its store made at once at the end."""
+
+    fleet: Fleet
+    stages: Sequence[Stage]
+    whole: Path
+
+    @property
+    def last(self) -> Stage:
+        return self.stages[-1]
+
+
+def run_course(place: Path, fleet: Fleet) -> Course:
+    raw, offline = place / "raw", place / "offline"
+    stages, before = [], None
+    for number, cut in enumerate(CUTS):
+        bring(batch_of(history(), before, cut), raw, fleet)
+        opened = store(offline, raw, fleet)
+        made = {built.view: built.made for built in opened.update()}
+        kept = place / f"offline-{number}"
+        shutil.copytree(offline, kept)
+        shutil.copytree(raw, place / f"raw-{number}")
+        version = opened.detector_version()
+        stages.append(Stage(cut, place / f"raw-{number}", kept, made, version))
+        before = cut
+    detectors = place / "offline-detectors"
+    shutil.copytree(detectors, place / f"offline-{len(CUTS) - 1}-detectors")
+    whole = place / "whole"
+    store(whole, raw, fleet).update()
+    return Course(fleet, stages, whole)
+
+
+@pytest.fixture(scope="module")
+def monthly(tmp_path_factory: pytest.TempPathFactory) -> Course:
+    return run_course(tmp_path_factory.mktemp("monthly"), make_fleet())
+
+
+@pytest.fixture(scope="module")
+def daily(tmp_path_factory: pytest.TempPathFactory) -> Course:
+    return run_course(tmp_path_factory.mktemp("daily"), make_fleet(partition="day"))
+
+
+@pytest.fixture
+def stage(daily: Course, tmp_path: Path) -> tuple[Path, Path]:
+    """A copy of the finished daily stores, to change: the raw and the offline one."""
+    raw, offline = tmp_path / "raw", tmp_path / "offline"
+    shutil.copytree(daily.last.raw, raw)
+    shutil.copytree(daily.last.offline, offline)
+    detectors = daily.last.offline.with_name(f"{daily.last.offline.name}-detectors")
+    shutil.copytree(detectors, tmp_path / "offline-detectors")
+    return raw, offline
+
+
+@pytest.mark.parametrize("partition", ["monthly", "daily"])
+def test_batches_one_by_one_make_the_same_files_as_all_at_once(
+    partition: str, request: pytest.FixtureRequest
+) -> None:
+    course: Course = request.getfixturevalue(partition)
+    assert files(course.last.offline) == files(course.whole)
+    scores = table(course.whole, "anomaly")
+    assert len(scores) > 100
+
+
+def test_late_rows_make_earlier_periods_again(monthly: Course) -> None:
+    assert monthly.stages[0].made["sensor_window_6h"] == ("2025-01",)
+    assert monthly.stages[2].made["sensor_window_6h"] == ("2025-01", "2025-02")
+
+
+@pytest.mark.parametrize("partition", ["monthly", "daily"])
+def test_published_rows_stay_as_they_were(partition: str, request: pytest.FixtureRequest) -> None:
+    course: Course = request.getfixturevalue(partition)
+    views = [path.name for path in course.whole.iterdir()]
+    assert "component_age" in views
+    for earlier in course.stages[:-1]:
+        for view in views:
+            published = table(earlier.offline, view)
+            if published.empty:
+                continue
+            published = published[published.index.get_level_values(2) <= earlier.cut]
+            assert not published.empty or view == "anomaly"
+            now = table(course.whole, view).loc[published.index]
+            # A window of other rows may add up in another order: the last bit is not promised.
+            pd.testing.assert_frame_equal(published, now, rtol=1e-6, atol=1e-6)
+            known = table(course.whole, view).index.get_level_values(2) <= earlier.cut
+            assert known.sum() == len(published)
+
+
+def test_a_second_update_touches_nothing(stage: tuple[Path, Path], daily: Course) -> None:
+    raw, offline = stage
+    before = {path: path.stat().st_mtime_ns for path in offline.rglob("*")}
+    built = store(offline, raw, daily.fleet).update()
+    assert all(view.made == () for view in built)
+    assert {view.view: view.rows for view in built}["machine_attributes"] == len(MACHINES)
+    assert {path: path.stat().st_mtime_ns for path in offline.rglob("*")} == before
+
+
+def made_by(rows: Tables, stage: tuple[Path, Path], fleet: Fleet) -> dict[str, tuple[str, ...]]:
+    """What an update makes again after one more batch."""
+    raw, offline = stage
+    # A batch has telemetry; this row is as late as can be, and after everything.
+    ending = entry("1", HOUR * 24 * DAYS + HOUR / 2, 50 * HOUR, load=100.0)
+    bring({"telemetry": [ending], **rows}, raw, fleet)
+    return {built.view: built.made for built in store(offline, raw, fleet).update()}
+
+
+LAST = "2025-02-03"
+
+
+def test_only_the_periods_that_a_reading_reaches_are_made_again(
+    stage: tuple[Path, Path], daily: Course
+) -> None:
+    late = entry("2", timedelta(hours=24 + 19, minutes=50), 90 * HOUR, load=90.0)
+    ending = entry("2", timedelta(hours=24 * DAYS, minutes=20), load=90.0)
+    assert made_by({"telemetry": [ending]}, stage, daily.fleet)["sensor_step"] == (LAST,)
+    made = made_by({"telemetry": [late]}, stage, daily.fleet)
+    assert made == {
+        "sensor_step": ("2025-01-30",),
+        "sensor_window_3h": ("2025-01-30",),
+        "sensor_window_6h": ("2025-01-30", "2025-01-31"),
+        "error_counts_4h": ("2025-01-30", "2025-01-31"),
+        "component_age": ("2025-01-30",),
+        "machine_attributes": (),
+        "anomaly": ("2025-01-30", "2025-01-31"),
+    }
+
+
+def test_a_replacement_reaches_all_later_periods_and_its_own_view_alone(
+    stage: tuple[Path, Path], daily: Course
+) -> None:
+    replaced = entry("2", timedelta(hours=50), 90 * HOUR, component="pump")
+    made = made_by({"maintenance": [replaced]}, stage, daily.fleet)
+    days = ("2025-01-31", "2025-02-01", "2025-02-02", LAST)
+    assert made.pop("component_age") == days
+    assert made.pop("machine_attributes") == ()
+    assert set(made.values()) == {(LAST,)}
+
+
+def test_another_window_makes_everything_again(
+    stage: tuple[Path, Path], daily: Course, tmp_path: Path
+) -> None:
+    raw, offline = stage
+    features = daily.fleet.features.model_copy(
+        update={"windows": (timedelta(hours=2), timedelta(hours=6))}
+    )
+    changed = daily.fleet.model_copy(update={"features": features})
+    built = {view.view: view for view in store(offline, raw, changed).update()}
+    assert "sensor_window_2h" in built
+    assert all(len(view.made) == view.periods > 0 for view in built.values() if view.rows)
+    assert len(built["sensor_step"].made) == DAYS + 1
+    fresh = tmp_path / "fresh"
+    store(fresh, raw, changed).update()
+    found = files(offline)
+    assert {name: found[name] for name in files(fresh)} == files(fresh)
+
+
+def test_what_a_decision_costs_makes_nothing_again(stage: tuple[Path, Path], daily: Course) -> None:
+    raw, offline = stage
+    costs = daily.fleet.costs.model_copy(update={"failure": 5.0})
+    changed = daily.fleet.model_copy(update={"costs": costs, "owner": "somebody else"})
+    before = files(offline)
+    assert all(view.made == () for view in store(offline, raw, changed).update())
+    assert files(offline) == before
+
+
+def test_progress_says_what_is_made_and_how_far_it_is(daily: Course, tmp_path: Path) -> None:
+    said: list[tuple[str, int, int]] = []
+    store(tmp_path / "offline", daily.stages[0].raw, daily.fleet).update(
+        lambda *words: said.append(words)
+    )
+    assert said == [("features", done, 2) for done in range(3)]
+
+
+@pytest.mark.parametrize("writes", [0, 4, 13])
+def test_a_run_that_fails_in_the_middle_leaves_nothing_wrong(
+    writes: int, monthly: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offline, done = tmp_path / "offline", []
+    shutil.copytree(monthly.stages[1].offline, offline)
+    write = DuckDBEngine.write
+
+    def failing(self: DuckDBEngine, *words: object) -> int:
+        if len(done) == writes:
+            raise OSError("no space left on device")
+        done.append(words)
+        return write(self, *words)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(DuckDBEngine, "write", failing)
+        with pytest.raises(OSError, match="no space left"):
+            store(offline, monthly.last.raw, monthly.fleet).update()
+    assert not list(offline.rglob("*.draft"))
+    store(offline, monthly.last.raw, monthly.fleet).update()
+    assert files(offline) == files(monthly.whole)
+
+
+# Imports once and then forks: a process that starts from nothing takes longer than an update.
+KILLED = """
+import os, random, signal, sys, time
+from pathlib import Path
+from test_offline import make_fleet, store
+
+raw, offline = map(Path, sys.argv[1:])
+
+def update(folder):
+    child = os.fork()
+    if not child:
+        store(folder, raw, make_fleet()).update()
+        os._exit(0)
+    return child
+
+begin = time.monotonic()
+assert os.waitpid(update(offline.with_name("undisturbed")), 0)[1] == 0
+length = time.monotonic() - begin
+chance = random.Random(3)
+for _ in range(5):
+    child = update(offline)
+    time.sleep(chance.uniform(0.1, 0.9) * length)
+    os.kill(child, signal.SIGKILL)
+    print(os.WIFSIGNALED(os.waitpid(child, 0)[1]))
+assert os.waitpid(update(offline), 0)[1] == 0
+"""
+
+
+def test_a_killed_run_leaves_nothing_wrong(monthly: Course, tmp_path: Path) -> None:
+    offline = tmp_path / "offline"
+    shutil.copytree(monthly.stages[1].offline, offline)
+    path = os.pathsep.join([str(REPOSITORY), str(Path(__file__).parent)])
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, str(monthly.last.raw), str(offline)],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "True" in done.stdout.split()
+    left = {name: text for name, text in files(offline).items() if not name.endswith(".draft")}
+    assert left == files(monthly.whole)
+    assert files(tmp_path / "undisturbed") == files(monthly.whole)
+
+
+def test_there_is_no_detector_before_the_fit_window_is_full(daily: Course) -> None:
+    assert daily.stages[0].detector is None
+    assert table(daily.stages[0].offline, "anomaly").empty
+    assert daily.stages[1].detector is not None
+
+
+def test_the_detector_stays_the_same_whatever_becomes_known_later(
+    daily: Course, monthly: Course
+) -> None:
+    assert {stage.detector for course in (daily, monthly) for stage in course.stages[1:]} == {
+        daily.last.detector
+    }
+    at_once = store(daily.whole, daily.last.raw, daily.fleet).detector_version()
+    assert at_once == daily.last.detector
+
+
+def test_no_score_lies_within_the_fit_window_and_every_later_window_has_one(
+    daily: Course,
+) -> None:
+    scores, windows = table(daily.whole, "anomaly"), table(daily.whole, "sensor_window_6h")
+    fit_end = windows.index.get_level_values(1).min() + timedelta(days=2)
+    later = windows[windows.index.get_level_values(1) > fit_end]
+    assert scores.index.equals(later.index)
+    assert scores["anomaly_score"].between(0, 1).all()
+
+
+def test_an_earlier_history_makes_another_detector_and_all_scores_again(
+    stage: tuple[Path, Path], daily: Course
+) -> None:
+    earlier = [
+        entry(machine, -HOUR * hour, load=100.0 + hour % 7)
+        for machine in MACHINES
+        for hour in range(1, 24)
+    ]
+    raw, offline = stage
+    before = table(offline, "anomaly")
+    bring({"telemetry": earlier}, raw, daily.fleet)
+    opened = store(offline, raw, daily.fleet)
+    built = {view.view: view for view in opened.update()}
+    assert opened.detector_version() not in (None, daily.last.detector)
+    assert len(built["anomaly"].made) == len(built["sensor_step"].made) + DAYS
+    after = table(offline, "anomaly")
+    assert after.index.get_level_values(1).min() < before.index.get_level_values(1).min()
+    assert not np.array_equal(after.loc[before.index], before)
+
+
+def test_machines_are_observed_from_their_first_step_to_their_last(daily: Course) -> None:
+    observed = store(daily.whole, daily.last.raw, daily.fleet).observed()
+    assert observed["machine_id"].tolist() == list(MACHINES)
+    steps = table(daily.whole, "sensor_step").index.to_frame(index=False)
+    limits = steps.groupby("machine_id")["event_timestamp"].agg(["min", "max"])
+    assert observed["first"].tolist() == limits["min"].tolist()
+    assert observed["last"].tolist() == limits["max"].tolist()
+
+
+def test_failures_are_those_known_by_then(daily: Course) -> None:
+    opened = store(daily.whole, daily.last.raw, daily.fleet)
+    assert len(opened.failures()) == len(MACHINES) + 1
+    assert len(opened.failures(START + 48 * HOUR)) == len(MACHINES)
+    assert opened.failures()["timestamp"].dt.tz is not None
+
+
+def test_a_raw_store_without_telemetry_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="fleet 'tiny' has no telemetry yet; ingest some"):
+        store(tmp_path / "offline", tmp_path / "raw", make_fleet()).update()
