@@ -115,10 +115,13 @@ class Run:
         return {"views": _artifact(run, "build_features", "feature_tables"), "status": "done"}
 
     def _training(self) -> dict[str, Any]:
+        from millwright.registry import open_experiment
         from millwright.release import champion
         from pipelines.training import training
 
         terminal.say("training")
+        where = self.project.state
+        open_experiment(where.mlflow_uri, "training", where.mlflow_artifacts)
         released = champion(self.project.state.releases(self.project.fleet.name))
         run = training(
             self.project.fleet.name, self.project.fingerprint(), released and released.name
@@ -147,7 +150,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--stack", default="local", help="an environment in configs/environments")
     parser.add_argument(
         "--received", type=_moment, metavar="TIME",
-        help="when corrections in the data became known (ISO 8601, with its zone); now if not given",
+        help="when corrections in the data became known (ISO 8601 with zone; now if not given)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the run's summary there")
     return parser.parse_args(words)
@@ -167,7 +170,9 @@ def _check_pipeline(name: str) -> None:
 
 def _prepare(project: Project) -> None:
     """Let ZenML, MLflow and Feast find the project's state, and make its stack the active one."""
-    for name, value in process_environment(project.state).items():
+    # Errors of ours end in one line; what ZenML would log of them is a traceback.
+    quiet = {"ZENML_LOGGING_VERBOSITY": "CRITICAL"}
+    for name, value in {**process_environment(project.state), **quiet}.items():
         os.environ.setdefault(name, value)
     try:
         project.state.root.mkdir(parents=True, exist_ok=True)

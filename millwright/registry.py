@@ -34,6 +34,13 @@ class Version:
     tags: Mapping[str, str]
 
 
+def open_experiment(uri: str, name: str, artifacts: Path) -> None:
+    """Let the experiment `name` keep its files in `artifacts`; ZenML would leave that open."""
+    mlflow.set_tracking_uri(uri)
+    if mlflow.get_experiment_by_name(name) is None:
+        mlflow.create_experiment(name, artifact_location=artifacts.as_uri())
+
+
 def libraries() -> dict[str, str]:
     """The versions of the libraries that a model depends on."""
     return {name: version(name) for name in LIBRARIES}
@@ -113,7 +120,16 @@ def register(
         pip_requirements=[f"{library}=={found}" for library, found in libraries().items()],
         model_format="ubj",
     )
-    made = mlflow.register_model(logged.model_uri, name, tags={**tags, "fingerprint": fingerprint})
+    client = MlflowClient()
+    if not client.search_registered_models(f"name='{name}'"):
+        client.create_registered_model(name)
+    made = client.create_model_version(
+        name,
+        source=logged.model_uri,
+        run_id=logged.source_run_id,
+        model_id=logged.model_id,
+        tags={**tags, "fingerprint": fingerprint},
+    )
     return Version(name, int(made.version), made.run_id, dict(made.tags))
 
 

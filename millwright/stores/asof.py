@@ -11,7 +11,7 @@ reading, such as logging features, is as in Feast's own DuckDB store.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -228,11 +228,9 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         return [(field.name, str(field.type)) for field in schema]
 
 
-@contextmanager
-def _connect(config: RepoConfig) -> Iterator[duckdb.DuckDBPyConnection]:
+def _connect(config: RepoConfig) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     store = config.offline_store
-    with parquet_files.connect(store.memory_limit, store.threads, store.spill_folder) as connection:
-        yield connection
+    return parquet_files.connect(store.memory_limit, store.threads, store.spill_folder)
 
 
 def _cutoffs(entity_df: object, span: dict[str, Any]) -> tuple[pa.Table, str]:

@@ -60,7 +60,11 @@ def connect(
     threads: int | None = None,
     spill_folder: Path | None = None,
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open a DuckDB in memory. What does not fit `memory_limit` spills into `spill_folder`."""
+    """Open a DuckDB in memory. What does not fit `memory_limit` spills into `spill_folder`.
+
+    Raises:
+        MillwrightError: even so, the limit is too small.
+    """
     if spill_folder is not None:
         spill_folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="millwright-", dir=spill_folder) as spill:
@@ -71,7 +75,11 @@ def connect(
             config["threads"] = threads
         with duckdb.connect(config=config) as connection:
             connection.execute("SET TimeZone = 'UTC'")
-            yield connection
+            try:
+                yield connection
+            except duckdb.OutOfMemoryException as err:
+                reason = str(err).splitlines()[0]
+                raise MillwrightError(f"raise 'memory_limit' or lower 'threads': {reason}") from err
 
 
 @contextmanager
@@ -83,10 +91,8 @@ def reading(files: Files) -> Iterator[None]:
     before = _stamps(files)
     try:
         yield
-    except duckdb.OutOfMemoryException as err:
-        raise MillwrightError(
-            f"{files.place} does not fit into the memory limit; raise 'memory_limit': {err}"
-        ) from err
+    except duckdb.OutOfMemoryException:
+        raise  # `connect` has the word for it
     except duckdb.Error as err:
         if _stamps(files) == before:
             raise DataError(f"cannot read {files.place}: {err}") from err

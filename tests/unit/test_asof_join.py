@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millwright.errors import BusyError, DataError, InputError
+from millwright.errors import BusyError, DataError, InputError, MillwrightError
 from millwright.stores import asof_join, parquet_files
 from millwright.stores.asof_join import History
 
@@ -407,6 +407,16 @@ def test_files_that_change_while_they_are_read_are_refused(tmp_path):
         place.unlink()
 
 
+def test_too_small_a_memory_limit_says_what_to_do(tmp_path):
+    write(tmp_path / "a.parquet", ("m", NOON, NOON, 1))
+    with (
+        pytest.raises(MillwrightError, match="raise 'memory_limit' or lower 'threads': Out of"),
+        parquet_files.connect("10MB", 1) as connection,
+        parquet_files.reading(parquet_files.find(tmp_path)),
+    ):
+        connection.execute("SELECT list(range) FROM range(10_000_000)")
+
+
 def test_the_spill_folder_is_made_and_left_empty(tmp_path):
     spill = tmp_path / "deep" / "spill"
     with parquet_files.connect("100MB", 1, spill) as connection:
@@ -481,7 +491,7 @@ moments = st.integers(0, 6).map(lambda ticks: NOON + ticks * TICK)
 machines = st.sampled_from(["m", "n"])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     rows=st.lists(st.tuples(machines, moments, moments), max_size=12, unique=True),
     asked=st.lists(st.tuples(machines, moments), min_size=1, max_size=6),
