@@ -29,9 +29,10 @@ $(READY): requirements/setup.txt requirements/dev.txt pyproject.toml millwright/
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and "Python 3.11 is needed: make PYTHON=/path/to/python3.11")'
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/setup.txt
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/dev.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/dev.txt
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m millwright.activation >> $(BIN)/activate
+	mkdir -p .millwright/local
 	touch $(READY)
 
 lock: $(READY)        ## resolve pyproject.toml into requirements/ anew
@@ -43,5 +44,6 @@ LOCK := --python-version 3.11 --universal --generate-hashes --no-emit-index-url 
 
 clean:                ## remove all run-time state; the virtual environment stays
 	rm -rf .millwright
+	mkdir -p .millwright/local
 
 .PHONY: help run test quick check setup lock clean

@@ -133,11 +133,15 @@ def load(folder: Path, version: str) -> Detector:
     try:
         facts = json.loads((path / "detector.json").read_text(encoding="utf-8"))
         pipeline = skops.io.load(path / "detector.skops", trusted=list(TRUSTED))
+        return Detector(
+            version,
+            tuple(facts["features"]),
+            pd.Timestamp(facts["fit_end"]),
+            facts["rows"],
+            pipeline,
+        )
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as err:
         raise MillwrightError(
             f"the anomaly detector {path} cannot be read: {err}; remove the folder and run "
             "--pipeline features again, which fits another"
         ) from err
-    return Detector(
-        version, tuple(facts["features"]), pd.Timestamp(facts["fit_end"]), facts["rows"], pipeline
-    )

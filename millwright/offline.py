@@ -201,7 +201,7 @@ class OfflineStore:
         if first.empty:
             return None
         fit_end = first["event_timestamp"].min() + self.fleet.anomaly.fit_window
-        if manifest.detector:
+        if manifest.detector and (self.detectors / manifest.detector).is_dir():
             detector = anomaly.load(self.detectors, manifest.detector)
             if detector.fit_end == fit_end:
                 return detector

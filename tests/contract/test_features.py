@@ -64,7 +64,7 @@ def make_fleet(step: str, sensors: Sequence[str], windows: Sequence[str]) -> Fle
 FLEETS = {
     "hours": make_fleet("1h", ["load"], ["3h", "5h"]),
     "quarters": make_fleet("15min", ["load", "heat", "flow"], ["30min", "1h"]),
-    "cycles": make_fleet("1 cycle", ["load", "heat"], ["1 cycle", "4 cycles"]),
+    "cycles": make_fleet("1 cycle", ["load", "heat"], ["2 cycles", "4 cycles"]),
 }
 
 
@@ -223,7 +223,7 @@ def moderate(examples: int):
 
 @in_each_fleet
 def test_every_view_holds_what_plain_python_says(name: str) -> None:
-    @moderate(40)
+    @moderate(30)
     @random_history(name)
     def check(history: Oracle) -> None:
         found = compiled(name).tables(history)
@@ -237,7 +237,7 @@ def test_every_view_holds_what_plain_python_says(name: str) -> None:
 def test_what_was_published_is_never_changed_by_what_is_received_later(name: str) -> None:
     fleet = FLEETS[name]
 
-    @moderate(25)
+    @moderate(15)
     @given(history=histories(fleet), steps=st.integers(0, SPAN + 3))
     def check(history: Oracle, steps: int) -> None:
         now = START + steps * fleet.step
