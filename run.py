@@ -115,6 +115,8 @@ class Run:
         return {"views": _artifact(run, "build_features", "feature_tables"), "status": "done"}
 
     def _training(self) -> dict[str, Any]:
+        from zenml import Model
+
         from millwright.registry import open_experiment
         from millwright.release import champion
         from pipelines.training import training
@@ -123,8 +125,13 @@ class Run:
         where = self.project.state
         open_experiment(where.mlflow_uri, "training", where.mlflow_artifacts)
         released = champion(self.project.state.releases(self.project.fleet.name))
-        run = training(
-            self.project.fleet.name, self.project.fingerprint(), released and released.name
+        fingerprint = self.project.fingerprint()
+        # The version of ZenML's own register carries the fingerprint, as that of MLflow does.
+        model = Model(
+            name=self.project.model_name, version=fingerprint, save_models_to_registry=False
+        )
+        run = training.with_options(model=model)(
+            self.project.fleet.name, fingerprint, released and released.name
         )
         return summary.of_training(
             judgement=_artifact(run, "evaluate_models", "judgement"),

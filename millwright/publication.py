@@ -153,6 +153,19 @@ def release(
     return Released(alias=CHAMPION, path=str(path))
 
 
+def links(project: Project, registration: Registration, released: Released) -> dict[str, str]:
+    """The way from ZenML's model version to the same model in MLflow, to its data and features."""
+    return {
+        "mlflow_model": f"models:/{registration.name}/{registration.version}",
+        "mlflow_run": registration.run,
+        "alias": released.alias,
+        "release": released.path or "none",
+        "dataset_version": project.raw.dataset_version,
+        "feature_service": project.service,
+        "git_revision": git_revision() or "unknown",
+    }
+
+
 def _is_released(folder: Path, registration: Registration) -> bool:
     """Whether the release of this very model is there and whole."""
     try:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import pandas as pd
 import xgboost
-from zenml import step
+from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
 from millwright import publication
@@ -48,6 +48,8 @@ def release_model(
     registration: Registration,
 ) -> Annotated[Released, "release"]:
     """Release the model if the gate let it pass, and give it its alias."""
-    return publication.release(
+    released = publication.release(
         opened(fleet), registration, training_set, classifier, judgement.threshold.value
     )
+    log_metadata(publication.links(opened(fleet), registration, released), infer_model=True)
+    return released
