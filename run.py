@@ -9,61 +9,70 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from millwright import summary, terminal
+# What takes seconds to import is imported where it is used: a misspelt name is told at once.
+from millwright import stack_file, terminal
 from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, DataError, MillwrightError
+from millwright.fleet import load_fleet
 from millwright.lock import held
-from millwright.project import Project, open_project
-from millwright.settings import process_environment
-from millwright.simulator import is_current, simulate
+from millwright.settings import State, load_settings, process_environment, state
+
+if TYPE_CHECKING:
+    from millwright.project import Project
 
 PIPELINES = ("ingest", "features", "training")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what was asked for and give the exit code."""
-    started = time.monotonic()
-    asked = _parse(words)
+    asked, unknown = _parser().parse_known_args(words)
     result: dict[str, Any] = {
         "pipeline": asked.pipeline, "environment": asked.stack, "fleet": asked.fleet,
         "status": "failed",
     }  # fmt: skip
-    code = 1
     try:
-        _check_pipeline(asked.pipeline)
-        project = open_project(asked.fleet, asked.stack)
-        _prepare(project)
-        terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {asked.stack}")
-        with held(project.state.lock, terminal.say):
-            result |= Run(project, asked).run()
-        result |= {"dataset_version": project.raw.dataset_version, **_cost(started)}
-        _show(result, project)
-        code = 3 if result.get("refused") or result["status"] == "refused" else 0
+        with _recorded(result, asked.json):
+            _check(asked, unknown)
+            _prepare(state(asked.stack))
+            _execute(asked, result)
     except MillwrightError as err:
-        result |= {"error": str(err), **_cost(started)}
         terminal.fail(str(err))
-        code = err.exit_code
-    if asked.json:
-        terminal.write_json(asked.json, result)
-    return code
+        return err.exit_code
+    return 3 if result.get("refused") or result["status"] == "refused" else 0
+
+
+def _execute(asked: argparse.Namespace, result: dict[str, Any]) -> None:
+    from millwright.project import open_project
+
+    started = time.monotonic()
+    project = open_project(asked.fleet, asked.stack)
+    terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {asked.stack}")
+    with held(project.state.lock, terminal.say):
+        result |= Run(project, asked).run()
+        result |= {"dataset_version": project.raw.dataset_version}
+    _show(result | _cost(started), project)
 
 
 class Run:
     """One command: the pipelines that it takes, in order, and what they say in the end."""
 
-    def __init__(self, project: Project, asked: argparse.Namespace) -> None:
+    def __init__(self, project: "Project", asked: argparse.Namespace) -> None:
         self.project = project
         self.asked = asked
 
     def run(self) -> dict[str, Any]:
         """Run the pipeline asked for, after those that it needs."""
+        from millwright import stack
+
         found: dict[str, Any] = {}
         source = self._source()
+        stack.activate(self.project.state.environment, self.project.state)
         if source:
             found |= self._ingest(source)
         if self.asked.pipeline in ("features", "training"):
@@ -74,6 +83,8 @@ class Run:
 
     def _source(self) -> str | None:
         """Where new data comes from: what was named, or the simulator if there is none at all."""
+        from millwright.simulator import is_current, simulate
+
         if self.asked.data:
             place = str(self.asked.data)
             return place if "://" in place else str(Path(place).resolve())
@@ -99,6 +110,7 @@ class Run:
         return str(folder)
 
     def _ingest(self, source: str) -> dict[str, Any]:
+        from millwright import summary
         from pipelines.ingest import ingest
 
         terminal.say(f"ingest from {summary.relative(source)}")
@@ -117,6 +129,7 @@ class Run:
     def _training(self) -> dict[str, Any]:
         from zenml import Model
 
+        from millwright import summary
         from millwright.registry import open_experiment
         from millwright.release import champion
         from pipelines.training import training
@@ -147,7 +160,7 @@ def _artifact(run: Any, step: str, output: str) -> Any:
     return run.steps[step].outputs[output][0].load()
 
 
-def _parse(words: Sequence[str] | None) -> argparse.Namespace:
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py", description="Runs a pipeline.", allow_abbrev=False
     )
@@ -160,7 +173,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
         help="when corrections in the data became known (ISO 8601 with zone; now if not given)",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the run's summary there")
-    return parser.parse_args(words)
+    return parser
 
 
 def _moment(text: str) -> datetime:
@@ -170,27 +183,63 @@ def _moment(text: str) -> datetime:
     return moment
 
 
-def _check_pipeline(name: str) -> None:
-    if name not in PIPELINES:
-        raise ConfigurationError(f"there is no pipeline '{name}'; {nearest(name, list(PIPELINES))}")
+def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
+    """Refuse what is known to be wrong before anything is read, written or imported for it."""
+    if unknown:
+        options = [f"--{name}" for name in vars(asked)]
+        raise ConfigurationError(
+            f"run.py has no option '{unknown[0]}'; {nearest(unknown[0], options)}"
+        )
+    if asked.pipeline not in PIPELINES:
+        raise ConfigurationError(
+            f"there is no pipeline '{asked.pipeline}'; {nearest(asked.pipeline, list(PIPELINES))}"
+        )
+    fleet = load_fleet(asked.fleet)
+    load_settings(asked.stack)
+    stack_file.read(asked.stack, state(asked.stack))
+    if asked.data:
+        from millwright.sources import open_source
+
+        open_source(asked.data, fleet)
+    if asked.pipeline == "training":
+        from millwright.gate import load_limits
+
+        load_limits()
 
 
-def _prepare(project: Project) -> None:
-    """Let ZenML, MLflow and Feast find the project's state, and make its stack the active one."""
+def _prepare(state: State) -> None:
+    """Let ZenML, MLflow and Feast find the project's state."""
     # Errors of ours end in one line; what ZenML would log of them is a traceback.
     quiet = {"ZENML_LOGGING_VERBOSITY": "CRITICAL"}
-    for name, value in {**process_environment(project.state), **quiet}.items():
+    for name, value in {**process_environment(state), **quiet}.items():
         os.environ.setdefault(name, value)
     try:
-        project.state.root.mkdir(parents=True, exist_ok=True)
+        state.root.mkdir(parents=True, exist_ok=True)
     except OSError as err:
         raise ConfigurationError(
-            f"cannot write to {project.state.root}: {err.strerror}; give a folder that may be "
+            f"cannot write to {state.root}: {err.strerror}; give a folder that may be "
             "written, with MILLWRIGHT_HOME"
         ) from err
-    from millwright import stack
 
-    stack.activate(project.state.environment, project.state)
+
+@contextmanager
+def _recorded(result: dict[str, Any], path: Path | None) -> Iterator[None]:
+    """Write `result` to `path` in the end, however it ends, with its cost.
+
+    It is written at the beginning too: a path that cannot be written is told before the work, and
+    a run that is killed leaves no summary of an earlier one.
+    """
+    started = time.monotonic()
+    if path:
+        terminal.write_json(path, result)
+    try:
+        yield
+    except BaseException as err:
+        result |= {"status": "failed", "error": str(err) or type(err).__name__}
+        raise
+    finally:
+        if path:
+            terminal.write_json(path, result | _cost(started))
 
 
 def _cost(started: float) -> dict[str, Any]:
@@ -198,7 +247,9 @@ def _cost(started: float) -> dict[str, Any]:
     return {"seconds": round(time.monotonic() - started, 1), "peak_memory_mb": peak}
 
 
-def _show(result: dict[str, Any], project: Project) -> None:
+def _show(result: dict[str, Any], project: "Project") -> None:
+    from millwright import summary
+
     title = f"{result['pipeline']} of fleet {result['fleet']}: {result['status']}"
     if result["pipeline"] == "training":
         terminal.show_table(title, summary.training_table(result, project))

@@ -5,9 +5,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from millwright import release, terminal
-from millwright.errors import MillwrightError
+from pydantic import ValidationError
+
+from millwright import durations, release, terminal
+from millwright.errors import ConfigurationError, MillwrightError
+from millwright.fleet import Simulation, load_fleet
 from millwright.settings import state
+from millwright.simulator import simulate
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -23,6 +27,21 @@ def main(words: Sequence[str] | None = None) -> int:
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="millwright", allow_abbrev=False)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
+
+    making = verbs.add_parser("simulate", help="write the raw tables of a made-up fleet")
+    making.add_argument("folder", type=Path, help="where the tables go")
+    making.add_argument("--fleet", default="simulated", help="whose tables and sensors they have")
+    making.add_argument("--machines", type=int)
+    making.add_argument("--days", type=int)
+    making.add_argument("--start", metavar="DATE")
+    making.add_argument("--seed", type=int)
+    making.add_argument("--reading-interval", metavar="LENGTH", help="such as 1min")
+    making.add_argument("--gap-share", type=float, help="readings that were never sent")
+    making.add_argument("--late-share", type=float, help="readings that came hours late")
+    making.add_argument("--drift-from-day", type=int, help="when calibrations begin to drift")
+    making.add_argument("--format", choices=("parquet", "csv"), default="parquet")
+    making.set_defaults(do=_simulate)
+
     releases = verbs.add_parser("releases", help="list and verify released models")
     actions = releases.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the releases of a fleet")
@@ -35,8 +54,38 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(words)
 
 
+def _simulate(asked: argparse.Namespace) -> int:
+    fleet = load_fleet(asked.fleet)
+    usual = fleet.simulation.model_dump() if fleet.simulation else {}
+    given = {name: getattr(asked, name) for name in Simulation.model_fields}
+    try:
+        simulation = Simulation.model_validate(
+            {**usual, **{name: value for name, value in given.items() if value is not None}}
+        )
+    except ValidationError as err:
+        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in err.errors())
+        raise ConfigurationError(f"cannot simulate that: {faults}") from err
+    with terminal.progress() as show:
+        simulate(
+            fleet, simulation, asked.folder, file_format=asked.format,
+            progress=lambda done, total: show("machines", done, total),
+        )  # fmt: skip
+    interval = durations.label(simulation.reading_interval or fleet.step, fleet.counts_cycles)
+    terminal.show_table(
+        f"simulated fleet {fleet.name}",
+        {
+            "machines": f"{simulation.machines:,} with {len(fleet.sensors)} sensors",
+            "days": f"{simulation.days} from {simulation.start:%Y-%m-%d}",
+            "readings": f"every {interval}",
+            "folder": str(asked.folder),
+            "next": f"python run.py --pipeline training --fleet {fleet.name} --data {asked.folder}",
+        },
+    )
+    return 0
+
+
 def _list_releases(asked: argparse.Namespace) -> int:
-    folder = state(asked.stack).releases(asked.fleet)
+    folder = state(asked.stack).releases(load_fleet(asked.fleet).name)
     champion = release.champion(folder)
     rows = {}
     for path in sorted(folder.glob("v*"), key=lambda path: (len(path.name), path.name)):

@@ -44,6 +44,25 @@ def file_written_whole(target: Path) -> Iterator[Path]:
     synchronise(target.parent)
 
 
+@contextmanager
+def database_written_whole(target: Path) -> Iterator[Path]:
+    """Yield a path for a new SQLite file that becomes `target` when the block ends well.
+
+    It lies in a folder of its own, because SQLite keeps a journal beside the file; what a killed
+    run left there is removed first.
+    """
+    folder = target.with_name(f".{target.name}.draft")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder / target.name
+        synchronise(folder / target.name)
+        (folder / target.name).replace(target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    synchronise(target.parent)
+
+
 def synchronise(path: Path) -> None:
     """Have the disk hold what was written to `path`, a file or a folder."""
     descriptor = os.open(path, os.O_RDONLY)

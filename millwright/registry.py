@@ -3,6 +3,7 @@
 The tracking URI is whatever the active stack's experiment tracker has set.
 """
 
+import logging
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
+from millwright.files import database_written_whole
 from millwright.models import Encoder, Matrix, predict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -36,9 +38,19 @@ class Version:
 
 def open_experiment(uri: str, name: str, artifacts: Path) -> None:
     """Let the experiment `name` keep its files in `artifacts`; ZenML would leave that open."""
+    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    _create_database(uri)
     mlflow.set_tracking_uri(uri)
     if mlflow.get_experiment_by_name(name) is None:
         mlflow.create_experiment(name, artifact_location=artifacts.as_uri())
+
+
+def _create_database(uri: str) -> None:
+    """Let a SQLite database of MLflow appear whole: it cannot go on with one that is half made."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not path.exists():
+        with database_written_whole(path) as draft:
+            MlflowClient(f"sqlite:///{draft}").search_experiments()
 
 
 def libraries() -> dict[str, str]:

@@ -1,55 +1,19 @@
-"""ZenML stacks as files: `configs/environments/<name>/stack.yaml`, registered and made active.
-
-The file is in the form that `zenml stack import` reads, with `${HOME_FOLDER}` and
-`${REPOSITORY}` for the two places that differ from machine to machine.
-"""
+"""The stacks of `configs/environments/<name>/stack.yaml`, registered with ZenML and made active."""
 
 from pathlib import Path
-from string import Template
-from typing import Any, Literal
 
-import yaml
 from zenml.client import Client
+from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 from zenml.feature_stores import BaseFeatureStore
+from zenml.zen_stores.sql_zen_store import SqlZenStore, SqlZenStoreConfiguration
 
-from millwright.configuration import Strict, load
 from millwright.errors import ConfigurationError
-from millwright.settings import ENVIRONMENTS, REPOSITORY, State
+from millwright.files import database_written_whole
+from millwright.settings import ENVIRONMENTS, State
+from millwright.stack_file import Component, read
 
 FLAVORS = {StackComponentType.FEATURE_STORE: "millwright.flavors.PointInTimeFeatureStoreFlavor"}
-
-
-class Component(Strict):
-    """One component of a stack."""
-
-    name: str
-    flavor: str
-    type: Literal[
-        "orchestrator",
-        "artifact_store",
-        "experiment_tracker",
-        "model_registry",
-        "feature_store",
-        "data_validator",
-    ]
-    configuration: dict[str, Any]
-
-
-class StackFile(Strict):
-    """`stack.yaml`."""
-
-    stack_name: str
-    zenml_version: str
-    components: dict[str, Component]
-
-
-def read(environment: str, state: State) -> StackFile:
-    """The stack of an environment, with the places of this machine filled in."""
-    stack = load(ENVIRONMENTS / environment / "stack.yaml", StackFile)
-    places = {"HOME_FOLDER": str(state.home), "REPOSITORY": str(REPOSITORY)}
-    filled = Template(yaml.safe_dump(stack.model_dump())).substitute(places)
-    return StackFile.model_validate(yaml.safe_load(filled))
 
 
 def activate(environment: str, state: State) -> None:
@@ -58,6 +22,7 @@ def activate(environment: str, state: State) -> None:
     What is registered already and has not changed is left alone.
     """
     stack = read(environment, state)
+    _create_database()
     client = Client()
     for kind, source in FLAVORS.items():
         if not client.list_flavors(type=kind, name="feast_point_in_time"):
@@ -97,6 +62,18 @@ def feature_store() -> BaseFeatureStore:
     if found is None:
         raise ConfigurationError("the active ZenML stack has no feature store; see stack.yaml")
     return found
+
+
+def _create_database() -> None:
+    """Let ZenML's own database appear whole: it cannot go on with one that is half made."""
+    config = GlobalConfiguration().store_configuration
+    if not isinstance(config, SqlZenStoreConfiguration) or config.driver != "sqlite":
+        return
+    path = Path(str(config.database))
+    if not path.exists():
+        with database_written_whole(path) as draft:
+            made = config.model_copy(update={"url": f"sqlite:///{draft}", "database": str(draft)})
+            SqlZenStore(config=made).engine.dispose()
 
 
 def _registered(client: Client, component: Component) -> str:

@@ -1,15 +1,17 @@
 """What a run did, in the form that machines read and in the form that people do."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from millwright.evaluation import scores_summary
-from millwright.gate import Decision
-from millwright.project import Project
-from millwright.publication import Registration, Released
-from millwright.search import Found
-from millwright.training import Judgement
+if TYPE_CHECKING:  # an ingest says what it did without the libraries that train a model
+    from millwright.gate import Decision
+    from millwright.project import Project
+    from millwright.publication import Registration, Released
+    from millwright.search import Found
+    from millwright.training import Judgement
 
 Summary = dict[str, Any]
 FATES = ("read", "new", "unchanged", "corrections", "refused")
@@ -23,6 +25,8 @@ def of_training(
     released: Released,
 ) -> Summary:
     """The part of a training run's summary that follows from its artifacts."""
+    from millwright.evaluation import scores_summary
+
     return {
         "status": "promoted" if registration.passed else "refused",
         "rows": registration.rows,

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from millwright.errors import ConfigurationError
 from millwright.files import file_written_whole
 
 ERRORS = Console(stderr=True, highlight=False)
@@ -73,6 +74,16 @@ def show_table(title: str, rows: Mapping[str, str]) -> None:
 
 
 def write_json(path: Path, summary: Mapping[str, Any]) -> None:
-    """Write a run's summary for machines, whole or not at all."""
-    with file_written_whole(path) as draft:
-        draft.write_text(json.dumps(summary, indent=1, default=str) + "\n", encoding="utf-8")
+    """Write a run's summary for machines, whole or not at all.
+
+    Raises:
+        ConfigurationError: there is no writing to `path`.
+    """
+    text = json.dumps(summary, indent=1, default=str) + "\n"
+    try:
+        with file_written_whole(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise ConfigurationError(
+            f"cannot write the summary to {path}: {err.strerror}; name another file with --json"
+        ) from err
