@@ -146,7 +146,7 @@ def planner_summary(context: ReportContext) -> tuple[str, ...]:
             f"{length(fleet.lead_time, fleet)} ahead"
         )
         if found.median_warning_hours is not None:
-            warning = timedelta(hours=found.median_warning_hours)
+            warning = timedelta(hours=round(found.median_warning_hours, 1))
             caught += f", half of them {length(warning, fleet)} ahead or more"
         late = found.failures_flagged_late
         caught += f". It flagged {late} more, too late to act." if late else "."
