@@ -15,6 +15,17 @@ from pydantic_core import ErrorDetails
 from millwright.errors import ConfigurationError
 
 Location = tuple[int | str, ...]
+_TIME = "tag:yaml.org,2002:timestamp"
+
+
+class _Loader(yaml.SafeLoader):
+    """Leaves a date as text: the section that reads it says what is wrong with it, and where."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag != _TIME]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 
 
 class Strict(BaseModel):
@@ -37,8 +48,9 @@ def load(path: Path, section: type[Section]) -> Section:
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigurationError(f"cannot read {path}: {err}") from err
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
-        values = yaml.safe_load(text)
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        values = loader.construct_document(root) if root else None
     except yaml.YAMLError as err:
         raise ConfigurationError(f"{path} is not valid YAML: {err}") from err
     if not isinstance(values, dict):
@@ -86,7 +98,7 @@ def _walk(node: Any, place: Location, lines: dict[Location, int], repeated: list
 def _describe(
     path: Path, fault: ErrorDetails, lines: dict[Location, int], section: type[BaseModel]
 ) -> str:
-    place: Location = fault["loc"]
+    place: Location = tuple(part for part in fault["loc"] if part != "[key]")
     known = place
     while known not in lines:
         known = known[:-1]
@@ -109,7 +121,8 @@ def _keys_at(section: type[BaseModel], place: Location) -> list[str]:
             field = current.model_fields.get(str(part))
             current = field.annotation if field else None
         else:  # an entry of a mapping or a list: its values are all of one kind
-            current = get_args(current)[-1] if get_args(current) else None
+            kinds = [kind for kind in get_args(current) if kind is not Ellipsis]
+            current = kinds[-1] if kinds else None
         while not isinstance(current, type) and type(None) in get_args(current):
             current = next(kind for kind in get_args(current) if kind is not type(None))
     if isinstance(current, type) and issubclass(current, BaseModel):

@@ -29,7 +29,10 @@ def parse(text: Any) -> timedelta:
         raise ValueError(
             f"'{text}' is not a length of time; write 90s, 15min, 24h, 34d or 30 cycles"
         )
-    length = float(match[1]) * UNITS[match[2]]
+    try:
+        length = float(match[1]) * UNITS[match[2]]
+    except OverflowError as err:
+        raise ValueError(f"'{text}' is longer than any history; write less") from err
     if length <= timedelta(0):
         raise ValueError(f"'{text}' must be longer than nothing")
     return length

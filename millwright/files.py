@@ -24,10 +24,13 @@ def folder_written_whole(target: Path) -> Iterator[Path]:
     for path in draft.rglob("*"):
         if path.is_file():
             synchronise(path)
+    former = target.with_name(f".{target.name}.former")
+    shutil.rmtree(former, ignore_errors=True)
     if target.exists():
-        shutil.rmtree(target)
+        target.replace(former)
     draft.replace(target)
     synchronise(target.parent)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 @contextmanager
@@ -61,6 +64,15 @@ def database_written_whole(target: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     synchronise(target.parent)
+
+
+def put_into_place(draft: Path, path: Path) -> None:
+    """Rename `draft` to `path`, so that it is there whole or not at all, even after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    synchronise(draft)
+    draft.replace(path)
+    synchronise(path.parent)
+    synchronise(path.parent.parent)
 
 
 def synchronise(path: Path) -> None:

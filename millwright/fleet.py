@@ -8,19 +8,23 @@ import os
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from millwright import durations
 from millwright.configuration import Strict, load, nearest
 from millwright.durations import Duration
 from millwright.errors import ConfigurationError
+from millwright.fields import ColumnName, Name, Range, distinct
 
 Statistic = Literal["mean", "std", "min", "max", "slope"]
 TABLES = ("machines", "telemetry", "errors", "maintenance", "failures")
-NAME = r"^[a-z][a-z0-9_]*$"
+
+Values = Annotated[tuple[str, ...], AfterValidator(distinct)]
+Lengths = Annotated[tuple[Duration, ...], AfterValidator(distinct)]
+Statistics = Annotated[tuple[Statistic, ...], Field(min_length=1), AfterValidator(distinct)]
 
 
 class Source(Strict):
@@ -68,7 +72,7 @@ class Sensor(Strict):
     """One measured quantity. A reading outside `range` is refused at the ingest."""
 
     unit: str = ""
-    range: tuple[float, float] | None = None
+    range: Range | None = None
     column: str | None = None
 
 
@@ -77,8 +81,8 @@ class Attribute(Strict):
 
     type: Literal["category", "number"]
     unit: str = ""
-    values: tuple[str, ...] = ()
-    range: tuple[float, float] | None = None
+    values: Values = ()
+    range: Range | None = None
     bands: tuple[float, ...] = ()
     column: str | None = None
 
@@ -86,8 +90,6 @@ class Attribute(Strict):
     def _fits_its_type(self) -> Self:
         if self.type == "category" and not self.values:
             raise ValueError("a category needs its 'values'")
-        if len(set(self.values)) < len(self.values):
-            raise ValueError("'values' names a category twice")
         if list(self.bands) != sorted(set(self.bands)):
             raise ValueError("'bands' must rise")
         return self
@@ -96,10 +98,10 @@ class Attribute(Strict):
 class Features(Strict):
     """Which statistics are taken of the readings, within a step and over windows of steps."""
 
-    step_statistics: tuple[Statistic, ...] = ("mean",)
-    windows: tuple[Duration, ...]
-    statistics: tuple[Statistic, ...] = ("mean", "std", "min", "max", "slope")
-    error_windows: tuple[Duration, ...] = ()
+    step_statistics: Statistics = ("mean",)
+    windows: Lengths = Field(min_length=1)
+    statistics: Statistics = ("mean", "std", "min", "max", "slope")
+    error_windows: Lengths = ()
     time_to_live: Duration
 
 
@@ -124,16 +126,24 @@ class Simulation(Strict):
     machines: int = Field(gt=0)
     days: int = Field(gt=0)
     start: datetime
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
     reading_interval: Duration | None = None
     gap_share: float = Field(default=0.0, ge=0, lt=1)
     late_share: float = Field(default=0.0, ge=0, lt=1)
-    drift_from_day: int | None = None
+    drift_from_day: int | None = Field(default=None, ge=0)
 
     @field_validator("start")
     @classmethod
     def _in_utc(cls, start: datetime) -> datetime:
         return start.replace(tzinfo=UTC) if start.tzinfo is None else start.astimezone(UTC)
+
+    @model_validator(mode="after")
+    def _drifts_in_its_days(self) -> Self:
+        if self.drift_from_day is not None and self.drift_from_day >= self.days:
+            raise ValueError(
+                f"'drift_from_day' must be one of the {self.days} days, counted from 0"
+            )
+        return self
 
 
 class Fleet(Strict):
@@ -142,7 +152,7 @@ class Fleet(Strict):
     `timezone` is the zone of timestamps that carry none; without it such rows are refused.
     """
 
-    name: str = Field(pattern=NAME)
+    name: Name
     description: str = ""
     owner: str = ""
     timezone: str | None = None
@@ -152,10 +162,10 @@ class Fleet(Strict):
     test_window: Duration
     partition: Literal["day", "month"] = "month"
     tables: Tables
-    sensors: dict[str, Sensor] = Field(min_length=1)
-    error_codes: tuple[str, ...] = ()
-    components: tuple[str, ...] = ()
-    attributes: dict[str, Attribute] = Field(default_factory=dict)
+    sensors: dict[ColumnName, Sensor] = Field(min_length=1)
+    error_codes: Values = ()
+    components: Values = ()
+    attributes: dict[ColumnName, Attribute] = Field(default_factory=dict)
     features: Features
     anomaly: Anomaly
     costs: Costs
@@ -210,11 +220,17 @@ class Fleet(Strict):
         ]
         if self.lead_time > self.horizon:
             faults.append("'lead_time' must not be longer than 'horizon'")
+        if self.test_window <= self.horizon:
+            faults.append("'test_window' must be longer than 'horizon': its end has no answers yet")
         return faults
 
     def _repeated_columns(self) -> list[str]:
-        """Two names for one column would count it twice."""
-        faults = []
+        """Two names for one column would count it twice, and one name for two hide one."""
+        faults = [
+            f"'{name}' is a sensor and an attribute; give one of them another name"
+            for name in self.sensors
+            if name in self.attributes
+        ]
         for kind, entries in (("sensors", self.sensors), ("attributes", self.attributes)):
             owners: dict[str, str] = {}
             for name, entry in entries.items():
@@ -234,6 +250,8 @@ class Fleet(Strict):
             faults.append("'tables.errors' needs 'features.error_windows'")
         if self.tables.maintenance and not self.components:
             faults.append("'tables.maintenance' needs 'components'")
+        if self.tables.failures.component and not self.components:
+            faults.append("'tables.failures.component' needs 'components'")
         if self.attributes and not self.tables.machines:
             faults.append("'attributes' needs 'tables.machines'")
         return faults

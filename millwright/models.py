@@ -67,7 +67,8 @@ class Encoder(Strict):
                 column += 1
                 continue
             for value in values:
-                matrix[:, column] = (frame[feature] == value).to_numpy(np.float32)
+                # Text of pandas' own type is neither equal nor unequal where it is missing.
+                matrix[:, column] = (frame[feature] == value).to_numpy(np.float32, na_value=0)
                 column += 1
         return matrix
 
@@ -133,9 +134,10 @@ class Rule:
         self.errors = [columns.index(name) for name in counted]
 
     def fit(self, matrix: Matrix, labels: Labels) -> "Rule":  # noqa: ARG002
-        """Take mean and deviation of each sensor."""
-        self.centre = np.nanmean(matrix[:, self.sensors], axis=0, dtype=np.float64)
-        self.spread = np.nanstd(matrix[:, self.sensors], axis=0, dtype=np.float64)
+        """Take mean and deviation of each sensor; one that was never read counts for nothing."""
+        watched = np.ma.masked_invalid(matrix[:, self.sensors].astype(np.float64))
+        self.centre = watched.mean(axis=0).filled(np.nan)
+        self.spread = watched.std(axis=0).filled(0)
         return self
 
     def score(self, matrix: Matrix) -> Scores:

@@ -4,17 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 from millwright.fleet import Fleet
 
-_FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m"}
+FORMATS = {"day": "%Y-%m-%d", "month": "%Y-%m"}
 
 
 def label(moment: datetime, fleet: Fleet) -> str:
     """The period in which `moment` lies; labels sort as the periods do."""
-    return moment.astimezone(UTC).strftime(_FORMATS[fleet.partition])
+    return moment.astimezone(UTC).strftime(FORMATS[fleet.partition])
 
 
 def limits(period: str, fleet: Fleet) -> tuple[datetime, datetime]:
     """The beginning of `period`, which belongs to it, and its end, which does not (UTC)."""
-    start = datetime.strptime(period, _FORMATS[fleet.partition]).replace(tzinfo=UTC)
+    start = datetime.strptime(period, FORMATS[fleet.partition]).replace(tzinfo=UTC)
     if fleet.partition == "day":
         return start, start + timedelta(days=1)
     return start, (start + timedelta(days=32)).replace(day=1)

@@ -25,7 +25,7 @@ _CODE = ("millwright", "steps", "pipelines", "feature_repo")
 class Training(Strict):
     """`configs/pipelines/training.yaml`: what is decided about a training run."""
 
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**32)
     every: Duration | None = None
     folds: Folds = Field(default_factory=Folds)
     contribution_rows: int = Field(default=5000, gt=0)

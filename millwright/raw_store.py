@@ -15,7 +15,6 @@ A changed row does not replace the earlier one: it is a second version with the 
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,20 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from millwright.configuration import Strict
+from millwright.content import content_hash
 from millwright.errors import InputError, MillwrightError
+from millwright.files import put_into_place
 from millwright.fleet import Fleet
+from millwright.periods import FORMATS
 from millwright.validation import key, literal, moment, quoted, schema
 
 # A machine's first record holds for all time before it: a fleet's history may begin earlier.
-BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
-_PERIODS = {"day": "%Y-%m-%d", "month": "%Y-%m"}
+BEGINNING = datetime(1980, 1, 1, tzinfo=UTC)
 _ID_LENGTH = 16
 
 
@@ -115,7 +112,7 @@ class RawStore:
     def period_of(self, time: str) -> str:
         """SQL for the name of the period, in UTC, that the SQL `time` falls into."""
         # The zone of the session must not matter: a plain timestamp has none.
-        form = _PERIODS[self.fleet.partition]
+        form = FORMATS[self.fleet.partition]
         return f"strftime(make_timestamp(epoch_us({time})), '{form}')"
 
     @contextmanager
@@ -241,25 +238,6 @@ def write_parquet(connection: Any, rows: str, path: Path) -> None:
     connection.execute(f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet)")
 
 
-def put_into_place(draft: Path, path: Path) -> None:
-    """Rename `draft` to `path`, so that it is there whole or not at all, even after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _synchronise(draft)
-    draft.replace(path)
-    _synchronise(path.parent)
-    _synchronise(path.parent.parent)
-
-
-def content_hash(path: Path) -> str:
-    """A hash of the columns of a parquet file, whoever wrote it and however it is laid out."""
-    streams: dict[str, Any] = {}
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 16):
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            _feed(streams, name, column)
-    digests = {name: stream.hexdigest() for name, stream in streams.items()}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
-
-
 def first_line(err: BaseException) -> str:
     """What happened, without the pages that some libraries add to it."""
     return str(err).strip().partition("\n")[0] or type(err).__name__
@@ -279,37 +257,3 @@ def _batch_name(drafts: list[Piece], scratch: Path) -> str:
         (draft.table, draft.period or "", content_hash(scratch / draft.file)) for draft in drafts
     )
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_ID_LENGTH]
-
-
-def _feed(streams: dict[str, Any], name: str, column: Any) -> None:
-    """Add `column` to the hashes of its values, so that chunks of any size give the same."""
-
-    def add(part: str, values: Any) -> None:
-        stream = streams.setdefault(f"{name}/{part}", hashlib.sha256())
-        stream.update(np.ascontiguousarray(values).data)
-
-    if pa.types.is_list(column.type):
-        lengths = pc.fill_null(pc.list_value_length(column), -1)
-        add("lengths", lengths.to_numpy(zero_copy_only=False))
-        _feed(streams, f"{name}/items", column.flatten())
-    elif pa.types.is_string(column.type):
-        lengths = pc.fill_null(pc.binary_length(column), -1)
-        add("lengths", lengths.to_numpy(zero_copy_only=False))
-        filled = pc.fill_null(column, "")
-        _, offsets, text = filled.buffers()
-        ends = np.frombuffer(offsets, np.int32)[filled.offset : filled.offset + len(filled) + 1]
-        add("text", np.frombuffer(text or b"", np.uint8)[ends[0] : ends[-1]])
-    elif pa.types.is_floating(column.type):  # no stored number is NaN, so NaN can stand for null
-        add("values", pc.fill_null(column, float("nan")).to_numpy(zero_copy_only=False))
-    else:
-        whole = pc.fill_null(column.cast(pa.int64()), np.iinfo(np.int64).min)
-        add("values", whole.to_numpy(zero_copy_only=False))
-
-
-def _synchronise(path: Path) -> None:
-    """Have the disk hold what was written to `path`, a file or a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import xgboost
-from pydantic import ValidationError
 
 from millwright.configuration import Strict
 from millwright.errors import ReleaseError
@@ -85,8 +84,7 @@ def write(folder: Path, manifest: Manifest, booster: xgboost.Booster, examples: 
             rows = [[None if math.isnan(v) else float(v) for v in row] for row in examples]
             expected = predict(booster, examples).tolist()
             _write_json(draft / EXAMPLES, {"rows": rows, "expected": expected})
-            sums = [f"{_sha256(draft / name)}  {name}\n" for name in (EXAMPLES, MANIFEST, MODEL)]
-            (draft / SUMS).write_text("".join(sums), encoding="utf-8")
+            (draft / SUMS).write_bytes(b"".join(_sums(draft).values()))
     except OSError as err:
         raise ReleaseError(
             f"cannot write the release {target}: {err.strerror}; give it a folder that may be "
@@ -106,7 +104,7 @@ def load(folder: Path) -> Release:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         booster = xgboost.Booster()
         booster.load_model(folder / MODEL)
-    except (ValidationError, xgboost.core.XGBoostError) as err:
+    except (ValueError, xgboost.core.XGBoostError) as err:
         raise ReleaseError(
             f"the release {folder} is whole but not readable by this version: {err}"
         ) from err
@@ -126,7 +124,8 @@ def verify(folder: Path) -> int:
     """
     release = load(folder)
     examples = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
-    rows = np.array(examples["rows"], dtype=np.float32).reshape(len(examples["rows"]), -1)
+    width = len(release.manifest.encoder.columns)
+    rows = np.array(examples["rows"], dtype=np.float32).reshape(-1, width)
     found, expected = release.score(rows), np.array(examples["expected"])
     if not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
         worst = float(np.max(np.abs(found - expected)))
@@ -167,23 +166,25 @@ def champion(folder: Path) -> Path | None:
 
 def _check_sums(folder: Path) -> None:
     try:
-        lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-        sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-        missing = {MODEL, MANIFEST, EXAMPLES} - set(sums)
-        changed = [name for name, digest in sums.items() if _sha256(folder / name) != digest]
-    except (OSError, ValueError) as err:
+        written, sums = (folder / SUMS).read_bytes(), _sums(folder)
+    except OSError as err:
         raise ReleaseError(f"{folder} is not a whole release: {err}; train again") from err
-    if missing or changed:
-        files = ", ".join(sorted(missing) + changed)
+    if written != b"".join(sums.values()):
+        apart = [*(name for name, line in sums.items() if line not in written), SUMS]
         raise ReleaseError(
-            f"the release {folder} was changed after it was written: {files}; restore it from a "
-            "copy or train again"
+            f"the release {folder} was changed after it was written: {', '.join(apart)} do not "
+            "agree; restore it from a copy or train again"
         )
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _sums(folder: Path) -> dict[str, bytes]:
+    """The line of each file in `SHA256SUMS`, in their order."""
+    sums = {}
+    for name in (EXAMPLES, MANIFEST, MODEL):
+        with (folder / name).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        sums[name] = f"{digest}  {name}\n".encode()
+    return sums
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 
 import duckdb
 
+from millwright.content import content_hash
 from millwright.errors import DataError, InputError, MillwrightError
+from millwright.files import put_into_place
 from millwright.fleet import Fleet
 from millwright.raw_store import (
     BEGINNING,
     RawStore,
-    content_hash,
     first_line,
-    put_into_place,
     write_parquet,
 )
 from millwright.settings import Engine

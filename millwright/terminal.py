@@ -14,22 +14,23 @@ from rich.table import Table
 from millwright.errors import ConfigurationError
 from millwright.files import file_written_whole
 
-ERRORS = Console(stderr=True, highlight=False)
+# Without emoji, which would stand for the line in `gate.yaml:100: unknown key`.
+ERRORS = Console(stderr=True, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
     """One line about what goes on."""
-    ERRORS.print(text, markup=False)
+    ERRORS.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
     """One line about something that the reader should look into."""
-    ERRORS.print(f"warning: {text}", style="yellow", markup=False)
+    ERRORS.print(f"warning: {text}", style="yellow", markup=False, soft_wrap=True)
 
 
 def fail(text: str) -> None:
     """Why the command ends here."""
-    ERRORS.print(f"error: {text}", style="bold red", markup=False)
+    ERRORS.print(f"error: {text}", style="bold red", markup=False, soft_wrap=True)
 
 
 @contextmanager
@@ -69,8 +70,9 @@ def show_table(title: str, rows: Mapping[str, str]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
-    console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else 160)
-    console.print(table, markup=False)
+    width = None if sys.stdout.isatty() else 160
+    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False, width=width)
+    console.print(table)
 
 
 def write_json(path: Path, summary: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ from millwright.evaluation import Contribution, Evaluation
 from millwright.models import Classifier, Encoder, Logistic, Model, Rule
 from millwright.project import Project
 from millwright.search import Found
-from millwright.splits import Fold, Split, split_by_time
+from millwright.splits import Fold, Mask, Split, split_by_time
 from millwright.views import model_features
 
 KEYS = ["machine_id", "event_timestamp", "label"]
@@ -109,9 +109,33 @@ def check_training_set(found: pa.Table, cutoffs: pd.DataFrame, project: Project)
 
 
 def split(frame: pd.DataFrame, project: Project) -> Split:
-    """The folds and the test window of a training set."""
-    end = frame["event_timestamp"].max() + project.fleet.horizon
-    return split_by_time(frame["event_timestamp"], end, project.fleet, project.training.folds)
+    """The test window of a training set, and those folds that can be learned from and judged by.
+
+    Where all machines start at once and run until they fail, the first folds have no failure yet.
+
+    Raises:
+        DataError: no fold has failures on both sides.
+    """
+    moments, failing = frame["event_timestamp"], frame["label"].to_numpy(bool)
+    end = moments.max() + project.fleet.horizon
+    windows = split_by_time(moments, end, project.fleet, project.training.folds)
+
+    def mixed(rows: Mask) -> bool:
+        return bool(failing[rows].any() and not failing[rows].all())
+
+    folds = tuple(
+        fold
+        for fold in windows.folds
+        if mixed(fold.training(moments)) and mixed(fold.validation(moments))
+    )
+    if not folds:
+        first, last = windows.folds[0], windows.folds[-1]
+        raise DataError(
+            f"fleet '{project.fleet.name}' has no validation fold with failures to learn from and "
+            f"failures to be judged by, between {first.start} and {last.end}; ingest more data, "
+            "or take other folds in configs/pipelines/training.yaml"
+        )
+    return Split(folds, windows.test)
 
 
 def columns(frame: pd.DataFrame, project: Project) -> Columns:

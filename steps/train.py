@@ -16,10 +16,14 @@ def search_hyperparameters(
     fleet: str, training_set: pd.DataFrame
 ) -> Annotated[Found, "hyperparameters"]:
     """Search within the budget, on validation folds."""
+    project = opened(fleet)
+    folds, asked = training.split(training_set, project).folds, project.training.folds.count
+    if len(folds) < asked:
+        terminal.say(f"  {len(folds)} of {asked} validation folds: the others have no failures")
     with terminal.progress() as show:
         return training.search_hyperparameters(
             training_set,
-            opened(fleet),
+            project,
             lambda done, total, best: show(f"search (best {best:.3f})", done, total),
         )
 

@@ -15,6 +15,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from feature_oracle import Oracle, Row
 
 from millwright.engine import DuckDBEngine
 from millwright.errors import DataError
@@ -24,6 +25,7 @@ from millwright.offline import OfflineStore
 from millwright.raw_store import RawStore
 from millwright.settings import REPOSITORY, Engine
 from millwright.sources import FolderSource
+from millwright.views import feature_views
 
 START = datetime(2025, 1, 29, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -243,6 +245,41 @@ def test_batches_one_by_one_make_the_same_files_as_all_at_once_on_two_threads(
     assert len(scores) > 100
 
 
+@pytest.mark.parametrize("partition", ["monthly", "daily"])
+def test_the_files_hold_what_plain_python_says_of_all_raw_rows(
+    partition: str, request: pytest.FixtureRequest
+) -> None:
+    course: Course = request.getfixturevalue(partition)
+    raw = {
+        name: [
+            Row(
+                row["machine_id"],
+                row["timestamp"],
+                row["received"],
+                row.get("code", row.get("component", "")),
+                {key: row[key] for key in ("load", "age") if key in row},
+            )
+            for row in rows
+            if row["machine_id"] == "3"
+        ]
+        for name, rows in history().items()
+        if name != "failures"
+    }
+    oracle = Oracle(course.fleet, **raw)
+    for view in feature_views(course.fleet)[:-1]:
+        found = table(course.whole, view.name).loc[["3"]]
+        expected = pd.DataFrame.from_dict(oracle.table(view), orient="index", dtype="float32")
+        expected.index.names = found.index.names
+        pd.testing.assert_frame_equal(
+            found, expected.sort_index(), rtol=1e-6, atol=1e-6, check_index_type=False
+        )
+
+
+def test_there_is_no_file_without_rows(daily: Course) -> None:
+    for path in (daily.whole / "offline").rglob("*.parquet"):
+        assert pq.read_metadata(path).num_rows, path
+
+
 def test_late_rows_make_earlier_periods_again(monthly: Course) -> None:
     assert monthly.stages[0].made["sensor_window_6h"] == ("2025-01",)
     assert monthly.stages[2].made["sensor_window_6h"] == ("2025-01", "2025-02")
@@ -415,6 +452,7 @@ def test_a_killed_run_leaves_nothing_wrong(monthly: Course, tmp_path: Path) -> N
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stderr
     assert "True" in done.stdout.split()

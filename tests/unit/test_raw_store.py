@@ -17,9 +17,10 @@ from raw_tables import (
     write_parquet,
 )
 
+from millwright.content import content_hash
 from millwright.errors import InputError, MillwrightError
 from millwright.fleet import Fleet
-from millwright.raw_store import RawStore, content_hash
+from millwright.raw_store import RawStore
 
 DAYS = [f"2025-{month:02}-28T23:30:00Z" for month in (1, 2, 3)]
 

@@ -1,0 +1,157 @@
+"""Commands of the project, run as a user runs them: each in a process of its own."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+FLEET = "small"
+FOREIGN = ("ZENML_", "MLFLOW_", "FEAST_", "MILLWRIGHT_", "GIT_", "PYTEST_")
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A command that has ended; `cpu` is what it and its children took of a processor, in s."""
+
+    code: int
+    stdout: str
+    stderr: str
+    seconds: float
+    cpu: float
+    home: str
+    summary: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def error(self) -> str:
+        """The one line that says why the command failed."""
+        lines = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+        assert len(lines) == 1, self.stderr
+        assert "Traceback" not in self.stdout + self.stderr
+        return lines[0]
+
+
+@dataclass(frozen=True)
+class Clone:
+    """A copy of the project in `folder`, with the fleet files of `fleets`."""
+
+    folder: Path
+    fleets: Path
+
+    def environment(self, home: Path) -> dict[str, str]:
+        """The environment of a user who has set nothing but where state and fleets are."""
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
+        return {**kept, "MILLWRIGHT_HOME": str(home), "MILLWRIGHT_FLEETS": str(self.fleets)}
+
+    def start(self, home: Path, *words: str, script: str = "run.py", **more: Any) -> Any:
+        """Start a script of the project, at the head of a process group of its own."""
+        return subprocess.Popen(
+            [sys.executable, str(self.folder / script), *words],
+            env=self.environment(home),
+            cwd=more.pop("cwd", self.folder),
+            stdout=more.pop("stdout", subprocess.PIPE),
+            stderr=more.pop("stderr", subprocess.PIPE),
+            text=True,
+            start_new_session=True,
+            **more,
+        )
+
+    def run(self, home: Path, *words: str, **more: Any) -> Ended:
+        """Run a pipeline to its end, with a summary for machines."""
+        home.parent.mkdir(parents=True, exist_ok=True)
+        path = home.parent / f"{home.name}-summary.json"
+        path.unlink(missing_ok=True)
+        ended = self.finish(self.start(home, *words, "--json", str(path), **more), home)
+        summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return Ended(**{**asdict(ended), "summary": summary})
+
+    def finish(self, process: Any, home: Path) -> Ended:
+        """Wait for a command that was started."""
+        before, began = _children_cpu(), time.monotonic()
+        stdout, stderr = process.communicate()
+        return Ended(
+            process.returncode,
+            stdout,
+            stderr,
+            time.monotonic() - began,
+            _children_cpu() - before,
+            str(home),
+        )
+
+    def module(self, home: Path, *words: str) -> Ended:
+        """Run `python -m millwright` to its end."""
+        began = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-m", "millwright", *words],
+            env=self.environment(home),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Ended(
+            done.returncode, done.stdout, done.stderr, time.monotonic() - began, 0.0, str(home)
+        )
+
+    def inventory(self, home: Path) -> dict[str, Any]:
+        """What MLflow and ZenML hold, as `inventory.py` finds it."""
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("inventory.py"))],
+            env={**self.environment(home), "PYTHONPATH": str(self.folder)},
+            cwd=home,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found: dict[str, Any] = json.loads(done.stdout)
+        return found
+
+    def changes(self) -> str:
+        """What differs in the copy from what was put there, as git says it."""
+        return git(self.folder, "status", "--porcelain")
+
+    def copy(self, folder: Path) -> "Clone":
+        """Another copy, for a test that changes something in it."""
+        shutil.copytree(self.folder, folder / "project", ignore=shutil.ignore_patterns(".git"))
+        shutil.copytree(self.fleets, folder / "fleets")
+        return Clone(folder / "project", folder / "fleets")
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    """Change top-level keys of a YAML file."""
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) | changes
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def contents(folder: Path, pattern: str = "*") -> dict[str, bytes]:
+    """Every file below `folder`, by its path there."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob(pattern))
+        if path.is_file()
+    }
+
+
+def _children_cpu() -> float:
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def git(folder: Path, *words: str) -> str:
+    """What git says in `folder`, whatever repository this process was started in."""
+    done = subprocess.run(
+        ["git", "-C", str(folder), *words],
+        env={k: v for k, v in os.environ.items() if not k.startswith("GIT_")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout

@@ -1,0 +1,127 @@
+"""A run that is killed again and again ends, the last time, where an undisturbed one does.
+
+SIGKILL lets nobody tidy up. What counts is that the same command, given again, finds its way from
+whatever was left: half a database, a lock, a draft, a version that was registered and not released.
+"""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from commands import FLEET, Clone, Ended, contents
+
+TRAINING = ("--pipeline", "training", "--fleet", FLEET)
+# The line behind which a run is killed, the longest time after it in seconds, and how many times.
+MOMENTS = (
+    ("training of fleet", 5.0, 3),
+    ("reading machines", 2.0, 4),
+    ("features", 4.0, 5),
+    ("training", 10.0, 8),
+)
+LINES = tuple(line for line, _, _ in MOMENTS)
+
+
+@dataclass(frozen=True)
+class Killed:
+    """The fleet's files after twenty kills, and the run that came to its end after them."""
+
+    kills: int
+    last: Ended
+
+
+@pytest.fixture(scope="module")
+def killed(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+    """Twenty runs of one command in one home, killed at random moments, and one more."""
+    folder = tmp_path_factory.mktemp("killed")
+    chance = random.Random(20)
+    kills = 0
+    for line, longest, times in MOMENTS:
+        for number in range(times):
+            log = folder / f"{line.split()[0]}-{number}.log"
+            kills += start_and_kill(clone, folder / "home", log, line, chance.uniform(0, longest))
+    return Killed(kills, clone.run(folder / "home", *TRAINING))
+
+
+def start_and_kill(clone: Clone, home: Path, log: Path, line: str, delay: float) -> bool:
+    """Kill a run so long after it said `line`, or went on behind it; whether it still ran."""
+    with log.open("w", encoding="utf-8") as stderr:
+        process = clone.start(home, *TRAINING, stdout=subprocess.DEVNULL, stderr=stderr)
+    awaited = LINES[LINES.index(line) :]
+    while process.poll() is None and not _said(log, awaited):
+        time.sleep(0.02)
+    try:
+        code = process.wait(delay)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return True
+    assert code == 0, log.read_text(encoding="utf-8")
+    return False
+
+
+def _said(log: Path, awaited: tuple[str, ...]) -> bool:
+    lines = [line.strip() for line in log.read_text(encoding="utf-8").splitlines()]
+    return any(
+        line == each or (" " in each and line.startswith(each))
+        for line in lines
+        for each in awaited
+    )
+
+
+@pytest.mark.timeout(1500)
+def test_every_run_was_killed_and_none_failed(killed: Killed) -> None:
+    assert killed.kills == sum(times for _, _, times in MOMENTS) == 20
+    assert killed.last.code == 0, killed.last.stderr
+
+
+def test_the_model_is_the_same_to_the_last_digit(killed: Killed, trained: Ended) -> None:
+    for key in ("status", "dataset_version", "rows", "scores", "baselines", "threshold", "search"):
+        assert killed.last.summary[key] == trained.summary[key], key
+    releases = [Path(ended.summary["release"]) for ended in (killed.last, trained)]
+    models = [(release / "model.ubj").read_bytes() for release in releases]
+    assert models[0] == models[1]
+
+
+def test_raw_store_and_feature_tables_are_the_same(killed: Killed, trained: Ended) -> None:
+    found, expected = (
+        contents(Path(ended.home) / "local" / FLEET, "*.parquet")
+        for ended in (killed.last, trained)
+    )
+    assert found.keys() == expected.keys()
+    assert [name for name in expected if found[name] != expected[name]] == []
+    batches = Path(killed.last.home) / "local" / FLEET / "raw" / "batches"
+    assert len(list(batches.iterdir())) == 1
+
+
+def test_no_draft_is_left(killed: Killed) -> None:
+    home = Path(killed.last.home)
+    left = [str(path) for path in home.rglob("*") if "draft" in path.name or "partial" in path.name]
+    assert left == []
+
+
+def test_one_version_is_registered_and_released(clone: Clone, killed: Killed) -> None:
+    found = clone.inventory(Path(killed.last.home))
+    model = found["mlflow"]["models"][f"{FLEET}_failure"]
+    assert model["aliases"] == {"champion": 1}
+    (version,) = model["versions"]
+    assert version["tags"]["release"] == "v1"
+    releases = Path(killed.last.summary["release"]).parent
+    assert sorted(path.name for path in releases.iterdir()) == ["champion", "v1"]
+    verified = clone.module(Path(killed.last.home), "releases", "verify", str(releases / "v1"))
+    assert verified.code == 0, verified.stderr
+
+
+def test_the_registered_version_leads_to_a_run_with_its_figures(
+    clone: Clone, killed: Killed
+) -> None:
+    found = clone.inventory(Path(killed.last.home))
+    (version,) = found["mlflow"]["models"][f"{FLEET}_failure"]["versions"]
+    run = found["mlflow"]["runs"][version["run"]]
+    precision = killed.last.summary["scores"]["average_precision"]
+    assert run["metrics"]["average_precision"] == precision
+    assert {"report.html", "model_card.md"} <= set(run["artifacts"])

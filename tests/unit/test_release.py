@@ -1,0 +1,247 @@
+"""A release is written whole, loaded only if it is what it was, and proves itself elsewhere."""
+
+import hashlib
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xgboost
+from raw_tables import contents, plant
+
+from millwright import release as releases
+from millwright.errors import ReleaseError
+from millwright.models import Classifier, Encoder, Matrix
+from millwright.release import (
+    CHAMPION,
+    EXAMPLES,
+    MANIFEST,
+    MODEL,
+    SUMS,
+    Manifest,
+    champion,
+    load,
+    set_champion,
+    verify,
+    verify_in_fresh_process,
+    write,
+)
+
+ENCODER = Encoder.of(plant())
+FILES = (EXAMPLES, MANIFEST, MODEL, SUMS)
+
+
+def manifest(**changes: Any) -> Manifest:
+    values = {
+        "name": "plant_failure", "version": 3, "fleet": "plant", "fingerprint": "f1",
+        "feature_service": "plant_failure_v1", "encoder": ENCODER, "threshold": 0.25,
+        "dataset_version": "d1", "detector_version": None, "code_version": "c1",
+        "git_revision": None, "mlflow_run": "r1", "environment": "local",
+        "libraries": {"xgboost": xgboost.__version__},
+    }  # fmt: skip
+    return Manifest.model_validate(values | changes)
+
+
+def grown(columns: int = len(ENCODER.columns), seed: int = 0) -> tuple[xgboost.Booster, Matrix]:
+    """A small model, and rows for it with gaps."""
+    matrix = np.random.default_rng(seed).standard_normal((200, columns), dtype=np.float32)
+    booster = Classifier({"max_depth": 3}, 5, seed).fit(matrix, matrix[:, 0] > 0.5).booster
+    assert booster is not None
+    matrix[:, 1] = np.nan
+    return booster, matrix[:20]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("releases"), manifest(), *grown())
+
+
+@pytest.fixture
+def copy(original: Path, tmp_path: Path) -> Path:
+    """A release to break."""
+    return Path(shutil.copytree(original, tmp_path / "v3"))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def halve(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3] ^= 1
+    path.write_bytes(content)
+
+
+def lengthen(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"\n")
+
+
+def sign(folder: Path) -> None:
+    """Have the sums say what the files are, as somebody would who means harm."""
+    names = (EXAMPLES, MANIFEST, MODEL)
+    digests = {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in names}
+    text = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    (folder / SUMS).write_text(text)
+
+
+def test_a_release_comes_back_as_it_was_written(original: Path) -> None:
+    booster, rows = grown()
+    found = load(original)
+    assert original.name == "v3"
+    assert sorted(path.name for path in original.iterdir()) == sorted(FILES)
+    assert (found.folder, found.manifest) == (original, manifest())
+    assert found.score(rows).tobytes() == booster.inplace_predict(rows).astype(float).tobytes()
+    assert verify(original) == len(rows)
+
+
+def test_the_sums_are_those_that_sha256sum_checks(original: Path) -> None:
+    before = (original / SUMS).read_bytes()
+    sign(original)
+    assert (original / SUMS).read_bytes() == before
+
+
+def test_the_same_model_makes_the_same_release(original: Path, tmp_path: Path) -> None:
+    assert contents(write(tmp_path, manifest(), *grown())) == contents(original)
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("spoil", [truncate, halve, flip, lengthen, Path.unlink])
+def test_a_release_of_which_any_file_is_not_what_it_was_is_refused(
+    copy: Path, name: str, spoil: Callable[[Path], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = watched(monkeypatch)
+    spoil(copy / name)
+    for ask in (load, verify):
+        with pytest.raises(ReleaseError, match=name):
+            ask(copy)
+    assert read == []
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What XGBoost and the manifest were asked to read from now on."""
+    read: list[str] = []
+    monkeypatch.setattr(xgboost.Booster, "load_model", lambda self, path: read.append(str(path)))
+    monkeypatch.setattr(Manifest, "model_validate_json", lambda text: read.append(str(text)))
+    return read
+
+
+def test_every_bit_of_the_sums_counts(copy: Path) -> None:
+    whole = (copy / SUMS).read_bytes()
+    for index in range(len(whole)):
+        for bit in (0, 5, 7):
+            content = bytearray(whole)
+            content[index] ^= 1 << bit
+            (copy / SUMS).write_bytes(content)
+            with pytest.raises(ReleaseError, match=SUMS):
+                load(copy)
+
+
+class Trap:
+    """Whoever unpickles it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_pickle_in_place_of_the_model_is_not_run(
+    copy: Path, tmp_path: Path, signed: bool
+) -> None:
+    sprung = tmp_path / "sprung"
+    (copy / MODEL).write_bytes(pickle.dumps([Trap(sprung), list(range(1000))]))
+    if signed:
+        sign(copy)
+    with pytest.raises(ReleaseError, match="not readable by this version" if signed else MODEL):
+        load(copy)
+    assert not sprung.exists()
+
+
+def test_a_manifest_of_another_form_is_refused(copy: Path) -> None:
+    text = (copy / MANIFEST).read_text().replace('"threshold"', '"treshold"')
+    (copy / MANIFEST).write_text(text)
+    sign(copy)
+    with pytest.raises(ReleaseError, match=r"not readable by this version[\s\S]*treshold"):
+        load(copy)
+
+
+def test_a_model_of_other_columns_than_its_manifest_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, manifest(), *grown(columns=4))
+    with pytest.raises(ReleaseError, match=f"4 columns and a manifest of {len(ENCODER.columns)}"):
+        load(path)
+
+
+def test_a_model_that_answers_otherwise_than_it_did_is_refused(copy: Path) -> None:
+    grown(seed=1)[0].save_model(copy / MODEL)
+    sign(copy)
+    assert load(copy).manifest == manifest()
+    with pytest.raises(ReleaseError, match="predicts otherwise than when it was written, by up to"):
+        verify(copy)
+
+
+def test_a_release_may_have_no_examples(tmp_path: Path) -> None:
+    booster, rows = grown()
+    assert verify(write(tmp_path, manifest(), booster, rows[:0])) == 0
+
+
+def test_a_failed_write_leaves_the_former_release(copy: Path) -> None:
+    before = contents(copy.parent)
+    booster, rows = grown(seed=1)
+    with pytest.raises(ValueError, match="[Ff]eature shape mismatch"):
+        write(copy.parent, manifest(), booster, rows[:, 1:])  # after the model and the manifest
+    assert contents(copy.parent) == before
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+    write(copy.parent, manifest(threshold=0.5), booster, rows)
+    assert load(copy).manifest.threshold == 0.5
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        ReleaseError, match=r"cannot write the release .*file/v3: .*MILLWRIGHT_HOME"
+    ):
+        write(tmp_path / "file", manifest(), *grown())
+
+
+def test_the_champion_is_the_release_that_was_named_last(tmp_path: Path) -> None:
+    folder = tmp_path / "releases"
+    assert champion(folder) is None
+    for version in (3, 12):
+        path = write(folder, manifest(version=version), *grown())
+        set_champion(folder, path)
+        assert champion(folder) == path == folder / f"v{version}"
+    # The pointer is a name and no path, so the folder may be moved.
+    assert (folder / CHAMPION).read_text() == "v12\n"
+    moved = folder.rename(tmp_path / "elsewhere")
+    found = champion(moved)
+    assert found is not None
+    assert load(found).manifest.version == 12
+
+
+def test_another_process_verifies_what_this_one_could_not(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise AssertionError("this process cannot predict")
+
+    monkeypatch.setattr(releases, "predict", broken)
+    with pytest.raises(AssertionError):
+        verify(original)
+    verify_in_fresh_process(original)
+
+
+def test_what_another_process_refuses_is_told_in_its_words(copy: Path) -> None:
+    flip(copy / MODEL)
+    with pytest.raises(ReleaseError, match=rf"error: the release .*{MODEL}.*do not agree"):
+        verify_in_fresh_process(copy)
