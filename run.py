@@ -21,7 +21,7 @@ from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, DataError, MillwrightError
 from millwright.fleet import load_fleet
 from millwright.lock import held
-from millwright.settings import State, load_settings, process_environment, state
+from millwright.settings import HOME, State, load_settings, process_environment, state
 
 if TYPE_CHECKING:
     from millwright.project import Project
@@ -54,32 +54,33 @@ def _execute(asked: argparse.Namespace, result: dict[str, Any]) -> None:
     project = open_project(asked.fleet, asked.stack)
     terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {asked.stack}")
     with held(project.state.lock, terminal.say):
-        result |= Run(project, asked).run()
+        Run(project, asked, result).run()
         result |= {"dataset_version": project.raw.dataset_version}
     _show(result | _cost(started), project)
 
 
 class Run:
-    """One command: the pipelines that it takes, in order, and what they say in the end."""
+    """One command: the pipelines that it takes, in order; `result` gathers what they say."""
 
-    def __init__(self, project: "Project", asked: argparse.Namespace) -> None:
+    def __init__(
+        self, project: "Project", asked: argparse.Namespace, result: dict[str, Any]
+    ) -> None:
         self.project = project
         self.asked = asked
+        self.result = result
 
-    def run(self) -> dict[str, Any]:
+    def run(self) -> None:
         """Run the pipeline asked for, after those that it needs."""
         from millwright import stack
 
-        found: dict[str, Any] = {}
         source = self._source()
         stack.activate(self.project.state.environment, self.project.state)
         if source:
-            found |= self._ingest(source)
+            self.result |= self._ingest(source)
         if self.asked.pipeline in ("features", "training"):
-            found |= self._features()
+            self.result |= self._features()
         if self.asked.pipeline == "training":
-            found |= self._training()
-        return found
+            self.result |= self._training()
 
     def _source(self) -> str | None:
         """Where new data comes from: what was named, or the simulator if there is none at all."""
@@ -117,6 +118,11 @@ class Run:
         received = self.asked.received and self.asked.received.isoformat()
         run = ingest(self.project.fleet.name, source, received)
         counts: dict[str, Any] = _artifact(run, "ingest_tables", "ingest_counts")
+        if counts["refused"]:
+            terminal.warn(
+                f"{counts['refused']:,} rows were refused and lie, each with its reason, in "
+                f"{', '.join(counts['quarantine'])}"
+            )
         return {**counts, "status": "refused" if counts["refused"] else "done"}
 
     def _features(self) -> dict[str, Any]:
@@ -211,8 +217,11 @@ def _prepare(state: State) -> None:
     """Let ZenML, MLflow and Feast find the project's state."""
     # Errors of ours end in one line; what ZenML would log of them is a traceback.
     quiet = {"ZENML_LOGGING_VERBOSITY": "CRITICAL"}
+    # What an activated environment exports for the usual home must not hold for another one.
+    usual = process_environment(State(HOME, state.environment))
     for name, value in {**process_environment(state), **quiet}.items():
-        os.environ.setdefault(name, value)
+        if os.environ.get(name) in (None, usual.get(name)):
+            os.environ[name] = value
     try:
         state.root.mkdir(parents=True, exist_ok=True)
     except OSError as err:

@@ -98,9 +98,10 @@ def register(candidate: Candidate) -> tuple[Registration, str, str]:
     context = _context(candidate, version)
     page, card = report.render_report(context), report.render_model_card(context)
     run = registry.log_run(
+        version,
         parameters=_parameters(candidate),
         metrics=_metrics(candidate.judgement),
-        tags={**_tags(candidate), "model_version": str(version.version)},
+        tags=_tags(candidate),
         files={
             "report.html": page.encode(),
             "model_card.md": card.encode(),

@@ -22,6 +22,7 @@ from millwright.files import database_written_whole
 from millwright.models import Encoder, Matrix, predict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
+MODEL_VERSION = "model_version"
 # What a loaded model needs, and what a release names as the libraries that it was made with.
 LIBRARIES = ("xgboost", "numpy", "pandas", "scikit-learn")
 
@@ -82,6 +83,7 @@ def find_fingerprint(name: str, fingerprint: str) -> Version | None:
 
 
 def log_run(
+    registered: Version,
     parameters: Mapping[str, object],
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
@@ -89,23 +91,32 @@ def log_run(
 ) -> str:
     """Record what a training run did in the active MLflow run, and give the run's id.
 
-    `files` maps paths within the run's artifacts to their content.
+    The run that registered the version is completed with the same, if it was killed before it had
+    recorded it: the version leads there. `files` maps paths within a run's artifacts to content.
     """
-    mlflow.log_params(dict(parameters))
-    mlflow.log_metrics(dict(metrics))
-    mlflow.set_tags(dict(tags))
+    active = mlflow.active_run()
+    if active is None:
+        raise RuntimeError(
+            "MLflow has no active run; call this in a step with the experiment tracker"
+        )
+    client, current = MlflowClient(), str(active.info.run_id)
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             path = Path(folder, name)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-        mlflow.log_artifacts(folder)
-    run = mlflow.active_run()
-    if run is None:
-        raise RuntimeError(
-            "MLflow has no active run; call this in a step with the experiment tracker"
-        )
-    return str(run.info.run_id)
+        for run in dict.fromkeys((registered.run, current)):
+            if MODEL_VERSION in client.get_run(run).data.tags:
+                continue
+            mlflow.log_params(dict(parameters), run_id=run)
+            mlflow.log_metrics(dict(metrics), run_id=run)
+            mlflow.log_artifacts(folder, run_id=run)
+            # The last of all, so that it says that the record is whole.
+            for key, text in {**tags, MODEL_VERSION: str(registered.version)}.items():
+                client.set_tag(run, key, text)
+            if run != current:
+                client.set_terminated(run)
+    return current
 
 
 def register(

@@ -16,6 +16,7 @@ from millwright.errors import ConfigurationError
 
 REPOSITORY = Path(__file__).parent.parent
 ENVIRONMENTS = REPOSITORY / "configs" / "environments"
+HOME = REPOSITORY / ".millwright"
 
 
 class Search(Strict):
@@ -121,7 +122,7 @@ def load_settings(environment: str = "local") -> Settings:
 def state(environment: str = "local") -> State:
     """The state folders of `environment`. Nothing is created."""
     home = os.environ.get("MILLWRIGHT_HOME")
-    return State(Path(home).resolve() if home else REPOSITORY / ".millwright", environment)
+    return State(Path(home).resolve() if home else HOME, environment)
 
 
 def process_environment(state: State) -> dict[str, str]:

@@ -92,9 +92,7 @@ def ingest_table(summary: Summary) -> dict[str, str]:
 def features_table(summary: Summary) -> dict[str, str]:
     """The lines that a person reads when feature tables were brought up to date."""
     views = {
-        view[
-            "view"
-        ]: f"{view['rows']:,} rows, {len(view['made'])} of {view['periods']} periods made"
+        view["view"]: f"{view['rows']:,} rows; {len(view['made'])} periods made anew"
         for view in summary["views"]
     }
     return {"dataset": summary["dataset_version"], **views, "took": took(summary)}
