@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from millwright import stack_file, terminal
 from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, DataError, MillwrightError
-from millwright.fleet import load_fleet
+from millwright.fleet import fleets_folder, load_fleet
 from millwright.lock import held
 from millwright.settings import HOME, State, load_settings, process_environment, state
 
@@ -44,6 +44,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except MillwrightError as err:
         terminal.fail(str(err))
         return err.exit_code
+    except KeyboardInterrupt:
+        terminal.fail("interrupted; run the same command again to go on from here")
+        return 130
     return 3 if result.get("refused") or result["status"] == "refused" else 0
 
 
@@ -99,6 +102,12 @@ class Run:
             )
         folder = self.project.state.incoming(fleet.name)
         if not is_current(fleet, fleet.simulation, folder):
+            if any(batch.source == str(folder) for batch in self.project.raw.batches()):
+                raise ConfigurationError(
+                    f"the raw store holds another simulation of fleet '{fleet.name}' than its file "
+                    "now asks for, and two histories must not mix; start anew with "
+                    f"rm -r {self.project.state.root / fleet.name} {folder}"
+                )
             terminal.say(
                 f"nothing was ingested yet: simulating {fleet.simulation.machines} machines over "
                 f"{fleet.simulation.days} days"
@@ -112,11 +121,15 @@ class Run:
 
     def _ingest(self, source: str) -> dict[str, Any]:
         from millwright import summary
+        from millwright.sources import SOURCE_VARIABLE, without_password
         from pipelines.ingest import ingest
 
-        terminal.say(f"ingest from {summary.relative(source)}")
+        # ZenML keeps what a pipeline is called with, and a password must not be among that.
+        os.environ[SOURCE_VARIABLE] = source
+        shown = without_password(source)
+        terminal.say(f"ingest from {summary.relative(shown)}")
         received = self.asked.received and self.asked.received.isoformat()
-        run = ingest(self.project.fleet.name, source, received)
+        run = ingest(self.project.fleet.name, shown, received)
         counts: dict[str, Any] = _artifact(run, "ingest_tables", "ingest_counts")
         if counts["refused"]:
             terminal.warn(
@@ -183,9 +196,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
+    way_out = "write it like 2025-01-31T06:00Z"
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time; {way_out}") from None
     if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"'{text}' has no zone; write {text}Z for UTC")
+        raise argparse.ArgumentTypeError(f"'{text}' has no zone; {way_out}")
     return moment
 
 
@@ -201,6 +218,10 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
             f"there is no pipeline '{asked.pipeline}'; {nearest(asked.pipeline, list(PIPELINES))}"
         )
     fleet = load_fleet(asked.fleet)
+    for path in fleets_folder().glob("*.yaml"):
+        load_fleet(path.stem)  # the feature store publishes all fleets, so all must be sound
+    if asked.received and asked.received > datetime.now(UTC):
+        raise ConfigurationError(f"--received {asked.received.isoformat()} lies in the future")
     load_settings(asked.stack)
     stack_file.read(asked.stack, state(asked.stack))
     if asked.data:

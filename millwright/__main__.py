@@ -63,7 +63,9 @@ def _simulate(asked: argparse.Namespace) -> int:
             {**usual, **{name: value for name, value in given.items() if value is not None}}
         )
     except ValidationError as err:
-        faults = "; ".join(f"{fault['loc'][0]}: {fault['msg']}" for fault in err.errors())
+        faults = "; ".join(
+            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in err.errors()
+        )
         raise ConfigurationError(f"cannot simulate that: {faults}") from err
     with terminal.progress() as show:
         simulate(

@@ -7,8 +7,10 @@ is never changed, only followed by another.
 """
 
 import hashlib
+import inspect
 import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -103,7 +105,8 @@ def fit(
     values = healthy[features].to_numpy(np.float32)
     pipeline.fit(values)
     digest = hashlib.sha256(np.ascontiguousarray(values).data)
-    digest.update(json.dumps([features, TREES, SAMPLES, SEED, fit_end.isoformat()]).encode())
+    recipe = [inspect.getsource(inspect.getmodule(fit) or fit), version("scikit-learn")]
+    digest.update(json.dumps([features, fit_end.isoformat(), *recipe]).encode())
     return Detector(digest.hexdigest()[:16], tuple(features), fit_end, len(healthy), pipeline)
 
 

@@ -17,9 +17,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from queue import SimpleQueue
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -27,7 +29,7 @@ import pyarrow.parquet as pq
 
 from millwright import anomaly, engine, features, labels, periods, views
 from millwright.engine import KEYS, DuckDBEngine
-from millwright.errors import DataError
+from millwright.errors import DataError, MillwrightError
 from millwright.files import file_written_whole
 from millwright.fleet import Fleet
 from millwright.raw_store import Piece, RawStore
@@ -94,6 +96,15 @@ class OfflineStore:
                 f"fleet '{self.fleet.name}' has no telemetry yet; ingest some: "
                 f"python run.py --pipeline ingest --fleet {self.fleet.name} --data FOLDER"
             )
+        try:
+            return self._update(progress)
+        except (OSError, duckdb.Error) as err:
+            raise MillwrightError(
+                f"cannot write the feature tables in {self.folder}: {err}; make room or give "
+                "another folder with MILLWRIGHT_HOME, and run again to go on from here"
+            ) from err
+
+    def _update(self, progress: Progress | None) -> list[Built]:
         manifests = {view.name: self._manifest(view) for view in self.computed}
         stale = {view.name: self._stale(view, manifests[view.name]) for view in self.computed}
         self._compute(manifests, stale, progress)
@@ -296,11 +307,14 @@ class OfflineStore:
         path = self.folder / view.name / _MANIFEST
         if not path.is_file():
             return Manifest(definition)
-        manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        try:
+            manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            return Manifest(definition)  # whatever was there, all of it can be made again
         taken = {batch.batch for batch in self.raw.batches()}
-        if manifest.definition != definition or not set(manifest.batches) <= taken:
-            return Manifest(definition)
-        return manifest
+        files = {file.stem for file in path.parent.glob("*.parquet")}
+        whole = set(manifest.batches) <= taken and set(manifest.periods) <= files
+        return manifest if whole and manifest.definition == definition else Manifest(definition)
 
     def _definition(self, view: View) -> str:
         """A hash of all that the view's files follow from besides the raw store."""
@@ -317,6 +331,7 @@ class OfflineStore:
 
 @cache
 def _code() -> list[str]:
-    """The source that feature tables follow from, as it stands when this process first asks."""
+    """What feature tables follow from: our source, as this process first sees it, and libraries."""
     modules = (features, views, engine, periods, anomaly, labels)
-    return [inspect.getsource(module) for module in modules]
+    libraries = ("duckdb", "ibis-framework", "scikit-learn")
+    return [inspect.getsource(module) for module in modules] + [version(name) for name in libraries]

@@ -6,6 +6,7 @@ import subprocess
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from importlib.metadata import version
 
 from pydantic import Field
 
@@ -19,6 +20,8 @@ from millwright.splits import Folds
 from millwright.views import service_name
 
 PIPELINES = REPOSITORY / "configs" / "pipelines"
+# What a result follows from besides our own code.
+LIBRARIES = ("xgboost", "scikit-learn", "numpy", "pandas", "duckdb", "ibis-framework", "optuna")
 _CODE = ("millwright", "steps", "pipelines", "feature_repo")
 
 
@@ -82,6 +85,7 @@ class Project:
             self.training.model_dump_json(),
             self.settings.search.model_dump_json(),
             code_version(),
+            {library: version(library) for library in LIBRARIES},
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 

@@ -140,6 +140,9 @@ def release(
     """
     version = Version(registration.name, registration.version, registration.run, {})
     if not registration.passed:
+        champion = registry.find_alias(registration.name, CHAMPION)
+        if champion and champion.version == registration.version:
+            return Released(alias=CHAMPION, path=None)  # the gate rose above the model in service
         reasons = "\n".join(registration.reasons)[:4000]
         registry.set_alias(version, CHALLENGER, {"gate": "refused", "gate_reasons": reasons})
         return Released(alias=CHALLENGER, path=None)
@@ -149,7 +152,8 @@ def release(
         manifest = _manifest(project, registration, threshold)
         path = releases.write(folder, manifest, booster, training.examples(training_set, project))
     releases.verify_in_fresh_process(path)
-    registry.set_alias(version, CHAMPION, {"gate": "passed", "release": path.name})
+    tags = {"gate": "passed", "gate_reasons": "", "release": path.name}
+    registry.set_alias(version, CHAMPION, tags, instead_of=CHALLENGER)
     releases.set_champion(folder, path)
     return Released(alias=CHAMPION, path=str(path))
 

@@ -30,7 +30,7 @@ from millwright.content import content_hash
 from millwright.errors import InputError, MillwrightError
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
-from millwright.periods import FORMATS
+from millwright.periods import FORMATS, between
 from millwright.validation import key, literal, moment, quoted, schema
 
 # A machine's first record holds for all time before it: a fleet's history may begin earlier.
@@ -84,12 +84,15 @@ class RawStore:
         return hashlib.sha256(names.encode()).hexdigest()[:_ID_LENGTH]
 
     def files(self, table: str, periods: Collection[str] | None = None) -> list[Path]:
-        """The committed files of `table`, all or those of `periods`, oldest batch first."""
+        """The committed files of `table`, all or those with rows in `periods`, oldest batch first.
+
+        A file is chosen by the times in it: it may have been cut by another `partition`.
+        """
         return [
             self.folder / piece.file
             for batch in self.batches()
             for piece in batch.files
-            if piece.table == table and (periods is None or piece.period in periods)
+            if piece.table == table and (periods is None or self._spans(piece, periods))
         ]
 
     def scan(self, table: str, periods: Collection[str] | None = None) -> str:
@@ -174,6 +177,11 @@ class RawStore:
                 "the store is as it was"
             ) from err
         return batch
+
+    def _spans(self, piece: Piece, periods: Collection[str]) -> bool:
+        if piece.first is None or piece.last is None:
+            return True
+        return not set(between(piece.first, piece.last, self.fleet)).isdisjoint(periods)
 
     def _write_drafts(self, connection: Any, table: str, rows: str, scratch: Path) -> list[Piece]:
         """Write one sorted file for each period to `scratch`; each is named after its place."""

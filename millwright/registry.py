@@ -156,9 +156,14 @@ def register(
     return Version(name, int(made.version), made.run_id, dict(made.tags))
 
 
-def set_alias(found: Version, alias: str, tags: Mapping[str, str]) -> None:
-    """Let `alias` mean this version, and add `tags` to it."""
+def set_alias(
+    found: Version, alias: str, tags: Mapping[str, str], instead_of: str | None = None
+) -> None:
+    """Let `alias` mean this version, not `instead_of` if that did, and add `tags` to it."""
     client = MlflowClient()
     for key, value in tags.items():
         client.set_model_version_tag(found.name, str(found.version), key, value)
     client.set_registered_model_alias(found.name, alias, str(found.version))
+    other = find_alias(found.name, instead_of) if instead_of else None
+    if instead_of and other and other.version == found.version:
+        client.delete_registered_model_alias(found.name, instead_of)

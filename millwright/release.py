@@ -12,6 +12,7 @@ Nothing here imports MLflow, ZenML or Feast, so a service can load a release wit
 import hashlib
 import json
 import math
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -161,7 +162,12 @@ def set_champion(folder: Path, release: Path) -> None:
 def champion(folder: Path) -> Path | None:
     """The release in use; None if there is none yet."""
     pointer = folder / CHAMPION
-    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+    if not pointer.is_file():
+        return None
+    name = pointer.read_text(encoding="utf-8", errors="replace").strip()
+    if not re.fullmatch(r"v\d+", name):
+        raise ReleaseError(f"{pointer} names no release; write v1 or another folder's name into it")
+    return folder / name
 
 
 def _check_sums(folder: Path) -> None:

@@ -30,6 +30,10 @@ _LONGEST_HEADER = 1 << 20
 _ENDINGS = (".csv", ".parquet")
 
 
+# Where a step finds the place that it reads, with the password that its parameter leaves out.
+SOURCE_VARIABLE = "MILLWRIGHT_SOURCE"
+
+
 @dataclass(frozen=True)
 class Part:
     """A piece of a raw table: one file, or a table of a database.
@@ -241,6 +245,13 @@ class DatabaseSource(Source):
         for secret in secrets:
             reason = reason.replace(str(secret), "***") if secret else reason
         return reason
+
+
+def without_password(place: str) -> str:
+    """`place` as it may be shown and kept."""
+    if "://" not in place:
+        return place
+    return _url(place).set(query={}).render_as_string(hide_password=True)
 
 
 def open_source(place: str | Path, fleet: Fleet) -> Source:

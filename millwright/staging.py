@@ -291,7 +291,10 @@ class Staging:
         """SQL for the time at which the corrections of this ingest became known."""
         if not self.fleet.counts_cycles:
             return moment(self.received)
-        return "(SELECT max(timestamp) FROM telemetry WHERE refusals = 0)"
+        return (
+            "(SELECT max(timestamp) FROM (SELECT timestamp FROM telemetry WHERE refusals = 0 "
+            f"UNION ALL SELECT timestamp FROM ({self.store.scan('telemetry')})))"
+        )
 
     def _periods(self, table: str) -> list[str] | None:
         """The periods that the good rows of `table` fall into; None where there are no periods."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sqlalchemy import make_url
+
 if TYPE_CHECKING:  # an ingest says what it did without the libraries that train a model
     from millwright.gate import Decision
     from millwright.project import Project
@@ -109,9 +111,11 @@ def next_command(project: Project) -> str:
 
 
 def relative(path: str | None) -> str | None:
-    """`path` as seen from here, where that is shorter."""
+    """`path` as seen from here, where that is shorter; a database without its password."""
     if path is None:
         return None
+    if "://" in path:
+        return make_url(path).set(query={}).render_as_string(hide_password=True)
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:

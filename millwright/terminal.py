@@ -83,7 +83,10 @@ def write_json(path: Path, summary: Mapping[str, Any]) -> None:
     """
     text = json.dumps(summary, indent=1, default=str) + "\n"
     try:
-        with file_written_whole(path) as draft:
+        if path.exists() and not path.is_file():  # a pipe or a device is written to, not replaced
+            path.write_text(text, encoding="utf-8")
+            return
+        with file_written_whole(path.resolve()) as draft:
             draft.write_text(text, encoding="utf-8")
     except OSError as err:
         raise ConfigurationError(

@@ -17,7 +17,7 @@ from millwright import alarms, evaluation, labels, models, search
 from millwright import release as releases
 from millwright.alarms import Threshold
 from millwright.configuration import Strict
-from millwright.errors import DataError, MillwrightError
+from millwright.errors import DataError, MillwrightError, ReleaseError
 from millwright.evaluation import Contribution, Evaluation
 from millwright.models import Classifier, Encoder, Logistic, Model, Rule
 from millwright.project import Project
@@ -273,7 +273,13 @@ def _score_champion(
     folder = releases.champion(project.state.releases(project.fleet.name))
     if folder is None:
         return None, "no champion yet"
-    champion = releases.load(folder)
+    try:
+        champion = releases.load(folder)
+    except ReleaseError as err:
+        raise ReleaseError(
+            f"the champion cannot be compared with: {err}. Restore its folder, or remove "
+            f"{folder.parent / releases.CHAMPION} to go on without a champion"
+        ) from err
     lacking = [name for name in champion.manifest.encoder.features if name not in rows]
     if lacking:
         return None, f"{folder.name} reads features that are no longer made: {', '.join(lacking)}"

@@ -1,5 +1,6 @@
 """From a source to the raw store."""
 
+import os
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -8,7 +9,7 @@ from zenml.types import HTMLString
 
 from millwright import data_report, terminal
 from millwright.ingest import ingest
-from millwright.sources import open_source
+from millwright.sources import SOURCE_VARIABLE, open_source
 from steps.opening import opened
 
 
@@ -20,7 +21,7 @@ def ingest_tables(
     project = opened(fleet)
     result = ingest(
         project.fleet,
-        open_source(source, project.fleet),
+        open_source(os.environ.get(SOURCE_VARIABLE, source), project.fleet),
         project.raw,
         project.state.quarantine(fleet),
         project.settings.engine,

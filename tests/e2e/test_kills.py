@@ -11,6 +11,7 @@ import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import FLEET, Clone, Ended, contents
@@ -18,10 +19,10 @@ from commands import FLEET, Clone, Ended, contents
 TRAINING = ("--pipeline", "training", "--fleet", FLEET)
 # The line behind which a run is killed, the longest time after it in seconds, and how many times.
 MOMENTS = (
-    ("training of fleet", 5.0, 3),
-    ("reading machines", 2.0, 4),
-    ("features", 4.0, 5),
-    ("training", 10.0, 8),
+    ("training of fleet", 4.0, 3),
+    ("reading machines", 1.5, 4),
+    ("features", 3.0, 5),
+    ("training", 8.0, 8),
 )
 LINES = tuple(line for line, _, _ in MOMENTS)
 
@@ -40,11 +41,18 @@ def killed(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     folder = tmp_path_factory.mktemp("killed")
     chance = random.Random(20)
     kills = 0
-    for line, longest, times in MOMENTS:
+    for stage, (line, longest, times) in enumerate(MOMENTS):
         for number in range(times):
-            log = folder / f"{line.split()[0]}-{number}.log"
+            log = folder / f"{stage}-{number}.log"
             kills += start_and_kill(clone, folder / "home", log, line, chance.uniform(0, longest))
     return Killed(kills, clone.run(folder / "home", *TRAINING))
+
+
+@pytest.fixture(scope="module")
+def held(clone: Clone, killed: Killed) -> dict[str, Any]:
+    """What MLflow holds after all that."""
+    found: dict[str, Any] = clone.inventory(Path(killed.last.home))["mlflow"]
+    return found
 
 
 def start_and_kill(clone: Clone, home: Path, log: Path, line: str, delay: float) -> bool:
@@ -104,9 +112,10 @@ def test_no_draft_is_left(killed: Killed) -> None:
     assert left == []
 
 
-def test_one_version_is_registered_and_released(clone: Clone, killed: Killed) -> None:
-    found = clone.inventory(Path(killed.last.home))
-    model = found["mlflow"]["models"][f"{FLEET}_failure"]
+def test_one_version_is_registered_and_released(
+    clone: Clone, killed: Killed, held: dict[str, Any]
+) -> None:
+    model = held["models"][f"{FLEET}_failure"]
     assert model["aliases"] == {"champion": 1}
     (version,) = model["versions"]
     assert version["tags"]["release"] == "v1"
@@ -117,11 +126,10 @@ def test_one_version_is_registered_and_released(clone: Clone, killed: Killed) ->
 
 
 def test_the_registered_version_leads_to_a_run_with_its_figures(
-    clone: Clone, killed: Killed
+    killed: Killed, held: dict[str, Any]
 ) -> None:
-    found = clone.inventory(Path(killed.last.home))
-    (version,) = found["mlflow"]["models"][f"{FLEET}_failure"]["versions"]
-    run = found["mlflow"]["runs"][version["run"]]
+    (version,) = held["models"][f"{FLEET}_failure"]["versions"]
+    run = held["runs"][version["run"]]
     precision = killed.last.summary["scores"]["average_precision"]
     assert run["metrics"]["average_precision"] == precision
     assert {"report.html", "model_card.md"} <= set(run["artifacts"])

@@ -1,13 +1,13 @@
 """One run at a time: the next one waits, and is told for whom."""
 
-import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing.process import BaseProcess
-from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
@@ -15,28 +15,27 @@ import pytest
 from millwright.errors import BusyError
 from millwright.lock import held
 
-FORK = multiprocessing.get_context("fork")
 PATIENCE = 20.0
-
-
-def hold(path: Path, holding: Event, enough: Event) -> None:
-    with held(path, print):
-        holding.set()
-        enough.wait(PATIENCE)
+HOLDER = """
+import sys
+from pathlib import Path
+from millwright.lock import held
+with held(Path(sys.argv[1]), print):
+    print("holding", flush=True)
+    sys.stdin.read()
+"""
 
 
 @contextmanager
-def another(path: Path) -> Iterator[tuple[BaseProcess, Event]]:
-    """Another process that holds the lock until it is told that it is enough."""
-    holding, enough = FORK.Event(), FORK.Event()
-    process = FORK.Process(target=hold, args=(path, holding, enough))
-    process.start()
-    try:
-        assert holding.wait(PATIENCE)
-        yield process, enough
-    finally:
-        enough.set()
-        process.join()
+def another(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that holds the lock until its input ends."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holding\n"
+        yield process
 
 
 def test_a_lock_that_nobody_has_is_had_at_once(tmp_path: Path) -> None:
@@ -48,23 +47,34 @@ def test_a_lock_that_nobody_has_is_had_at_once(tmp_path: Path) -> None:
 
 
 def test_another_process_waits_and_then_has_it(tmp_path: Path) -> None:
-    path, said = tmp_path / "run.lock", []
-    with another(path) as (process, enough):
-        release = threading.Timer(0.2, enough.set)
-        release.start()
-        with held(path, said.append, PATIENCE):
-            assert enough.is_set()  # and not before
+    path = tmp_path / "run.lock"
+    told: list[str] = []
+    with another(path) as process:
+
+        def end() -> None:
+            time.sleep(0.1)  # we wait by then
+            told.append("it ends")
+            process.communicate()
+
+        def say(text: str) -> None:
+            told.append(text)
+            ending.start()
+
+        ending = threading.Thread(target=end)
+        with held(path, say, PATIENCE):
+            told.append("ours")
             assert (tmp_path / "run.pid").read_text() == f"{os.getpid()}\n"
-        release.join()
-    assert said == [f"process {process.pid} is at work here; waiting for it"]
+        ending.join()
+    waiting = f"process {process.pid} is at work here; waiting for it"
+    assert told == [waiting, "it ends", "ours"]
 
 
 def test_patience_ends_and_names_who_has_it(tmp_path: Path) -> None:
     path, entered = tmp_path / "run.lock", False
-    with another(path) as (process, _):
+    with another(path) as process:
         with pytest.raises(BusyError) as caught, held(path, print, patience=0.1):
             entered = True
-        assert process.is_alive()
+        assert process.poll() is None
     assert not entered
     assert str(caught.value) == (
         f"process {process.pid} still holds {path} after 0 s; let it end, or end it"
@@ -74,14 +84,13 @@ def test_patience_ends_and_names_who_has_it(tmp_path: Path) -> None:
 
 
 def test_a_holder_that_is_killed_lets_go(tmp_path: Path) -> None:
-    path, said = tmp_path / "run.lock", []
-    with another(path) as (process, _):
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+    path = tmp_path / "run.lock"
+    said: list[str] = []
+    with another(path) as process:
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
         with held(path, said.append, patience=0):
             pass
-    assert process.exitcode == -signal.SIGKILL
     assert said == []
 
 

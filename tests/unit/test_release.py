@@ -129,20 +129,19 @@ def test_a_release_of_which_any_file_is_not_what_it_was_is_refused(
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What XGBoost and the manifest were asked to read from now on."""
     read: list[str] = []
-    monkeypatch.setattr(xgboost.Booster, "load_model", lambda self, path: read.append(str(path)))
+    monkeypatch.setattr(xgboost.Booster, "load_model", lambda _, path: read.append(str(path)))
     monkeypatch.setattr(Manifest, "model_validate_json", lambda text: read.append(str(text)))
     return read
 
 
-def test_every_bit_of_the_sums_counts(copy: Path) -> None:
+def test_every_byte_of_the_sums_counts(copy: Path) -> None:
     whole = (copy / SUMS).read_bytes()
     for index in range(len(whole)):
-        for bit in (0, 5, 7):
-            content = bytearray(whole)
-            content[index] ^= 1 << bit
-            (copy / SUMS).write_bytes(content)
-            with pytest.raises(ReleaseError, match=SUMS):
-                load(copy)
+        content = bytearray(whole)
+        content[index] ^= 1 << index % 8
+        (copy / SUMS).write_bytes(content)
+        with pytest.raises(ReleaseError, match=SUMS):
+            load(copy)
 
 
 class Trap:
@@ -198,7 +197,7 @@ def test_a_release_may_have_no_examples(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_the_former_release(copy: Path) -> None:
     before = contents(copy.parent)
     booster, rows = grown(seed=1)
-    with pytest.raises(ValueError, match="[Ff]eature shape mismatch"):
+    with pytest.raises(ValueError, match="shape mismatch"):
         write(copy.parent, manifest(), booster, rows[:, 1:])  # after the model and the manifest
     assert contents(copy.parent) == before
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
