@@ -1,5 +1,6 @@
 """A training run over frames: what it refuses to learn from, and what it must not see."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -9,12 +10,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import xgboost
 from raw_tables import plant, raw, reading, take_in, write_csv
 
 from millwright import release, training
 from millwright.errors import DataError, MillwrightError
 from millwright.labels import label_cutoffs, select_cutoffs
-from millwright.models import Encoder
+from millwright.models import Classifier, Encoder
 from millwright.project import Project, Training
 from millwright.release import Manifest
 from millwright.search import Found
@@ -45,7 +47,7 @@ FOUND = Found(
 FAILURES = [(str(1 + n % 3), 31 + 37 * n) for n in range(25)]
 
 Prepared = tuple[Project, pd.DataFrame]
-Trained = tuple[object, pd.DataFrame]
+Trained = tuple[xgboost.Booster, pd.DataFrame]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,8 @@ def trained(project: Project, frame: pd.DataFrame) -> Trained:
 
 def given(frame: pd.DataFrame) -> pa.Table:
     """What the feature store gives: the columns in an order of its own, and one more."""
-    return pa.Table.from_pandas(frame[[*reversed(frame.columns)]].assign(more=1), False, False)
+    columns = [*reversed(frame.columns)]
+    return pa.Table.from_pandas(frame[columns].assign(more=1), preserve_index=False)
 
 
 def cutoffs(frame: pd.DataFrame) -> pd.DataFrame:
@@ -215,7 +218,7 @@ def test_a_training_run_is_the_same_again_with_any_number_of_threads(
         frame, FOUND, replace(project, settings=settings), lambda *done: told.append(done)
     )
     before, expected = trained
-    assert booster.save_raw() == before.save_raw()  # type: ignore[attr-defined]
+    assert booster.save_raw() == before.save_raw()
     pd.testing.assert_frame_equal(scores, expected, check_exact=True)
     assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
@@ -249,7 +252,7 @@ def test_nothing_learns_from_the_test_window(
     spoilt.loc[later, numbers] *= -3
     booster, scores = train_models(spoilt, FOUND, project)
     before, expected = trained
-    assert booster.save_raw() == before.save_raw()  # type: ignore[attr-defined]
+    assert booster.save_raw() == before.save_raw()
     validation = expected["part"] == VALIDATION
     pd.testing.assert_frame_equal(scores[validation], expected[validation], check_exact=True)
 
@@ -270,12 +273,12 @@ def test_thresholds_are_chosen_without_the_test_window(
     project: Project, frame: pd.DataFrame, trained: Trained
 ) -> None:
     booster, scores = trained
-    found = judge(frame, scores, booster, project)  # type: ignore[arg-type]
+    found = judge(frame, scores, booster, project)
     turned = scores.copy()
     tested = turned["part"] == TEST
     names = [training.score_of(name) for name in (*BASELINES, "model")]
     turned.loc[tested, names] = 1 - turned.loc[tested, names]
-    again = judge(frame, turned, booster, project)  # type: ignore[arg-type]
+    again = judge(frame, turned, booster, project)
     assert again.threshold == found.threshold
     assert again.candidate != found.candidate
     assert (found.champion, found.champion_note) == (None, "no champion yet")
@@ -285,7 +288,7 @@ def test_thresholds_are_chosen_without_the_test_window(
     assert found.contributions[0].feature == "heat_mean_3h"
 
 
-def write_champion(project: Project, booster: object, encoder: Encoder) -> None:
+def write_champion(project: Project, booster: xgboost.Booster, encoder: Encoder) -> None:
     manifest = Manifest(
         name=project.model_name, version=1, fleet="plant", fingerprint="f",
         feature_service=project.service, encoder=encoder, threshold=0.4, dataset_version="d",
@@ -294,24 +297,40 @@ def write_champion(project: Project, booster: object, encoder: Encoder) -> None:
     )  # fmt: skip
     folder = project.state.releases("plant")
     rows = np.zeros((1, len(encoder.columns)), dtype=np.float32)
-    release.set_champion(folder, release.write(folder, manifest, booster, rows))  # type: ignore[arg-type]
+    release.set_champion(folder, release.write(folder, manifest, booster, rows))
+
+
+@pytest.fixture
+def copied(project: Project, tmp_path: Path) -> Project:
+    """The project with its raw store and no release."""
+    found = replace(project, state=State(tmp_path, "local"))
+    shutil.copytree(project.state.raw("plant"), found.state.raw("plant"))
+    return found
 
 
 def test_the_champion_is_judged_on_the_same_rows_by_its_own_threshold(
-    project: Project, frame: pd.DataFrame, trained: Trained, tmp_path: Path
+    copied: Project, frame: pd.DataFrame, trained: Trained
 ) -> None:
     booster, scores = trained
-    mine = replace(project, state=State(tmp_path, "local"))
-    mine.state.root.mkdir()
-    (mine.state.root / "plant").symlink_to(project.state.raw("plant").parent)
-    write_champion(mine, booster, Encoder.of(FLEET))
-    found = judge(frame, scores, booster, mine)  # type: ignore[arg-type]
+    write_champion(copied, booster, Encoder.of(FLEET))
+    found = judge(frame, scores, booster, copied)
     assert found.champion is not None
     assert found.champion_note == "v1"
     assert found.champion.threshold == 0.4
     for figure in ("rows", "average_precision", "roc_auc", "brier"):
         assert getattr(found.champion, figure) == getattr(found.candidate, figure)
-    without = frame.drop(columns="age")
-    assert training._score_champion(without, mine) == (  # noqa: SLF001
-        None, "v1 reads features that are no longer made: age"
-    )  # fmt: skip
+
+
+def test_a_champion_that_reads_other_features_is_passed_over_and_says_why(
+    copied: Project, frame: pd.DataFrame, trained: Trained
+) -> None:
+    booster, scores = trained
+    encoder = Encoder.of(FLEET)
+    more = encoder.model_copy(update={"features": (*encoder.features, "colour", "weight")})
+    matrix = np.zeros((50, len(more.columns)), dtype=np.float32)
+    other = Classifier({}, 1, seed=0).fit(matrix, np.arange(50) % 2 == 0).booster
+    assert other is not None
+    write_champion(copied, other, more)
+    found = judge(frame, scores, booster, copied)
+    assert found.champion is None
+    assert found.champion_note == "v1 reads features that are no longer made: colour, weight"
