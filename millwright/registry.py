@@ -25,6 +25,8 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 MODEL_VERSION = "model_version"
 # What a loaded model needs, and what a release names as the libraries that it was made with.
 LIBRARIES = ("xgboost", "numpy", "pandas", "scikit-learn")
+# What MLflow answers where it knows no such model, and where the model has no such alias.
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
@@ -63,19 +65,18 @@ def find_alias(name: str, alias: str) -> Version | None:
     """The version of model `name` that carries `alias`, pinned; None if there is none."""
     try:
         found = MlflowClient().get_model_version_by_alias(name, alias)
-    except MlflowException:
-        return None
+    except MlflowException as err:
+        if err.error_code in _ABSENT:
+            return None
+        raise
     return Version(name, int(found.version), found.run_id, dict(found.tags))
 
 
 def find_fingerprint(name: str, fingerprint: str) -> Version | None:
     """The version of model `name` that was made from just this data, code and configuration."""
-    try:
-        found = MlflowClient().search_model_versions(
-            f"name='{name}' and tags.fingerprint='{fingerprint}'"
-        )
-    except MlflowException:
-        return None
+    found = MlflowClient().search_model_versions(
+        f"name='{name}' and tags.fingerprint='{fingerprint}'"
+    )
     if not found:
         return None
     first = min(found, key=lambda each: int(each.version))

@@ -18,7 +18,7 @@ import pytest
 from feature_oracle import Oracle, Row
 
 from millwright.engine import DuckDBEngine
-from millwright.errors import DataError
+from millwright.errors import DataError, MillwrightError
 from millwright.fleet import Fleet
 from millwright.ingest import ingest
 from millwright.offline import OfflineStore
@@ -403,7 +403,7 @@ def test_a_run_that_fails_in_the_middle_leaves_nothing_wrong(
 
     with monkeypatch.context() as patch:
         patch.setattr(DuckDBEngine, "write", failing)
-        with pytest.raises(OSError, match="no space left"):
+        with pytest.raises(MillwrightError, match=r"no space left.*make room"):
             store(place, monthly.last.raw, monthly.fleet, threads=2).update()
     assert not list(place.rglob("*.draft"))
     store(place, monthly.last.raw, monthly.fleet).update()

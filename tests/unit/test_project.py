@@ -113,6 +113,14 @@ def test_a_fingerprint_changes_with_the_configuration(
     assert OTHER[what](project).fingerprint() != project.fingerprint()
 
 
+def test_a_fingerprint_changes_with_the_libraries(
+    project: Project, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = project.fingerprint()
+    monkeypatch.setattr(projects, "version", lambda name: "0.0" if name == "xgboost" else "1.0")
+    assert project.fingerprint() != before
+
+
 def test_a_fingerprint_changes_with_code_and_data(
     project: Project, repository: Path, tmp_path: Path
 ) -> None:

@@ -228,6 +228,13 @@ def test_the_champion_is_the_release_that_was_named_last(tmp_path: Path) -> None
     assert load(found).manifest.version == 12
 
 
+@pytest.mark.parametrize("content", [b"", b"..\n", b"v3/../v4\n", b"\xff\xfe", b"v3\nv4\n"])
+def test_a_pointer_that_names_no_release_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / CHAMPION).write_bytes(content)
+    with pytest.raises(ReleaseError, match=f"{CHAMPION} names no release"):
+        champion(tmp_path)
+
+
 def test_another_process_verifies_what_this_one_could_not(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
