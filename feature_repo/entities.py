@@ -8,4 +8,5 @@ machine = Entity(
     value_type=ValueType.STRING,
     description="One machine of a fleet, by the id that its own records give it",
     owner="maintenance-planning",
+    tags={"fleet": "every"},
 )

@@ -1,7 +1,7 @@
 """The feature repository as a person uses it: `feast` typed in its folder, on a copy of it."""
 
+import json
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -9,19 +9,18 @@ import sys
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import pytest
-import yaml
 
+from millwright.configuration import load
 from millwright.fleet import Fleet, load_fleet
 from millwright.settings import REPOSITORY
 from millwright.views import feature_views, published, service_name
 
 FLEETS = ("azure_pdm", "simulated")
-TABLES = (
-    "entities", "data_sources", "feature_views", "feature_services", "on_demand_feature_views",
-    "stream_feature_views",
-)  # fmt: skip
+MODELS: tuple[Literal["failure", "anomaly"], ...] = ("failure", "anomaly")
+TABLES = ("entities", "data_sources", "feature_views", "feature_services")
 
 
 @dataclass(frozen=True)
@@ -83,28 +82,98 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     return found
 
 
+@pytest.fixture
+def copy(clone: Clone, tmp_path: Path) -> Clone:
+    """A copy to change."""
+    return Clone(Path(shutil.copytree(clone.folder, tmp_path / "clone")))
+
+
 def expected(*fleets: Fleet) -> set[tuple[str, str]]:
-    """What is to be published for `fleets`."""
-    names = {("entities", "machine")}
+    """What is to be published for `fleets`; Feast has an entity of its own for views without."""
+    names = {("entities", "machine"), ("entities", "__dummy")}
     for fleet in fleets:
         views = [published(fleet, view.name) for view in feature_views(fleet)]
         names |= {("feature_views", view) for view in views}
         names |= {("data_sources", f"{view}_source") for view in views}
-        names |= {
-            ("feature_services", service_name(fleet, model)) for model in ("failure", "anomaly")
-        }
+        services = [service_name(fleet, model) for model in MODELS]
+        names |= {("feature_services", service) for service in services}
     return names
 
 
-def named(found: Clone) -> set[tuple[str, str]]:
-    # Feast has an entity of its own for views without one.
-    return set(found.definitions()) - {("entities", "__dummy")}
+def of_kind(kind: str, names: set[tuple[str, str]]) -> list[str]:
+    return sorted(name for each, name in names if each == kind)
 
 
-def rows(text: str) -> list[str]:
-    """The first column of a table of Feast's."""
-    return [line.split()[0] for line in text.splitlines()[1:] if line.strip()]
+def first_column(text: str) -> list[str]:
+    """The names in a table of Feast's."""
+    head, *rows = text.splitlines()
+    assert head.split()[0] == "NAME"
+    return sorted(row.split()[0] for row in rows if row.strip())
 
 
 def test_feast_apply_publishes_what_every_fleet_has(clone: Clone) -> None:
-    assert named(clone) == expected(*map(load_fleet, FLEETS))
+    names = expected(*map(load_fleet, FLEETS))
+    assert set(clone.definitions()) == names
+    views = clone.told("feature-views", "list")
+    assert first_column(views) == of_kind("feature_views", names)
+
+
+def test_the_service_of_a_model_has_every_feature_in_the_order_of_its_columns(
+    clone: Clone,
+) -> None:
+    listed = clone.told("feature-services", "list")
+    assert first_column(listed) == of_kind("feature_services", set(clone.definitions()))
+    found = dict(row.split(maxsplit=1) for row in listed.splitlines()[1:])
+    for fleet in map(load_fleet, FLEETS):
+        assert found[service_name(fleet, "failure")].split(", ") == [
+            f"{published(fleet, view.name)}:{feature}"
+            for view in feature_views(fleet)
+            for feature in view.features
+        ]
+
+
+def test_each_definition_says_whose_it_is_what_it_is_and_what_it_belongs_to(clone: Clone) -> None:
+    dump = json.loads(clone.told("registry-dump"))
+    kinds = ("entities", "dataSources", "featureViews", "featureServices")
+    found = [each.get("spec", each) for kind in kinds for each in dump[kind]]
+    ours = [each for each in found if each["name"] != "__dummy"]
+    assert len(ours) == len(expected(*map(load_fleet, FLEETS))) - 1
+    for each in ours:
+        assert each["owner"] == "maintenance-planning", each["name"]
+        assert len(each["description"]) > 15, each["name"]
+        assert each["tags"], each["name"]
+    for each in ours:
+        if each["name"] != "machine":
+            assert each["name"].startswith(each["tags"]["fleet"])
+
+
+def test_applying_twice_changes_nothing(clone: Clone) -> None:
+    before = clone.definitions()
+    said = clone.told("apply")
+    assert "No changes to registry" in said
+    assert "No changes to infrastructure" in said
+    assert clone.definitions() == before
+
+
+def test_a_fleet_that_is_added_as_a_file_appears(copy: Clone) -> None:
+    text = (copy.fleets / "simulated.yaml").read_text(encoding="utf-8")
+    text = text.replace("name: simulated", "name: presses").replace("  volt:", "  force:")
+    (copy.fleets / "presses.yaml").write_text(text, encoding="utf-8")
+    copy.told("apply")
+    added = load(copy.fleets / "presses.yaml", Fleet)
+    found = copy.definitions()
+    assert set(found) == expected(*map(load_fleet, FLEETS), added)
+    assert b"force_mean_1h" in found["feature_views", "presses_sensor_step"]
+    assert b"volt_mean_1h" in found["feature_views", "simulated_sensor_step"]
+
+
+def test_a_broken_fleet_file_is_named_with_its_line_and_publishes_nothing(copy: Clone) -> None:
+    before = copy.definitions()
+    path = copy.fleets / "simulated.yaml"
+    text = path.read_text(encoding="utf-8")
+    line = text[: text.index("horizon:")].count("\n") + 1
+    path.write_text(text.replace("horizon:", "horizont:"), encoding="utf-8")
+    done = copy.feast("apply")
+    assert done.returncode != 0
+    assert done.stderr.endswith(f"{path}:{line}: unknown key 'horizont'; did you mean 'horizon'?\n")
+    assert copy.definitions() == before

@@ -18,13 +18,15 @@ from commands import FLEET, Clone, Ended, contents
 
 TRAINING = ("--pipeline", "training", "--fleet", FLEET)
 # The sign behind which a run is killed, the longest time after it in seconds, and how many times.
-# A sign is a database that appears, or a line that the run says; it may be further on as well.
+# A sign is a line that the run says, or a later one, or a file that is there.
 MOMENTS = (
     ("zenml.db", 0.8, 3),
     ("reading machines", 1.5, 4),
     ("features", 3.0, 5),
     ("mlflow.db", 1.5, 2),
-    ("training", 8.0, 6),
+    ("training", 8.0, 4),
+    ("MLmodel", 2.0, 1),
+    ("model-v1.html", 2.0, 1),
 )
 LINES = ("reading machines", "features", "training")
 
@@ -67,7 +69,7 @@ def start_and_kill(clone: Clone, home: Path, log: Path, sign: str, delay: float)
     with log.open("w", encoding="utf-8") as stderr:
         process = clone.start(home, *TRAINING, stdout=subprocess.DEVNULL, stderr=stderr)
     while process.poll() is None and not _is_there(sign, home, log):
-        time.sleep(0.02)
+        time.sleep(0.05)
     try:
         code = process.wait(delay)
     except subprocess.TimeoutExpired:
@@ -79,7 +81,7 @@ def start_and_kill(clone: Clone, home: Path, log: Path, sign: str, delay: float)
 
 
 def _is_there(sign: str, home: Path, log: Path) -> bool:
-    if sign.endswith(".db"):
+    if sign not in LINES:
         return any(home.rglob(sign))
     lines = {line.strip() for line in log.read_text(encoding="utf-8").splitlines()}
     return not lines.isdisjoint(LINES[LINES.index(sign) :])
