@@ -22,7 +22,7 @@ TRAINING = ("--pipeline", "training", "--fleet", FLEET)
 MOMENTS = (
     ("zenml.db", 0.8, 3),
     ("reading machines", 1.5, 4),
-    ("features", 3.0, 5),
+    ("features", 6.0, 5),
     ("mlflow.db", 1.5, 2),
     ("training", 8.0, 4),
     ("MLmodel", 2.0, 1),
