@@ -51,13 +51,16 @@ def load(path: Path, section: type[Section]) -> Section:
         loader = _Loader(text)
         root = loader.get_single_node()
         values = loader.construct_document(root) if root else None
+        lines: dict[Location, int] = {}
+        repeated: list[str] = []
+        if root:
+            _walk(root, (), lines, repeated)
     except yaml.YAMLError as err:
         raise ConfigurationError(f"{path} is not valid YAML: {err}") from err
+    except RecursionError as err:
+        raise ConfigurationError(f"{path} is nested without end; no key needs that") from err
     if not isinstance(values, dict):
         raise ConfigurationError(f"{path} must be a mapping of keys to values, and is not")
-    lines: dict[Location, int] = {}
-    repeated: list[str] = []
-    _walk(root, (), lines, repeated)
     if repeated:
         raise ConfigurationError("\n".join(f"{path}:{fault}" for fault in repeated))
     try:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo, available_timezones
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
 
 from millwright import durations
 from millwright.configuration import Strict, load, nearest
@@ -83,7 +83,7 @@ class Attribute(Strict):
     unit: str = ""
     values: Values = ()
     range: Range | None = None
-    bands: tuple[float, ...] = ()
+    bands: tuple[FiniteFloat, ...] = ()
     column: str | None = None
 
     @model_validator(mode="after")
@@ -115,9 +115,9 @@ class Costs(Strict):
     """What a decision costs, for the threshold: all three per occasion, in one currency."""
 
     currency: str = "EUR"
-    failure: float = Field(gt=0)
-    planned_repair: float = Field(ge=0)
-    inspection: float = Field(gt=0)
+    failure: FiniteFloat = Field(gt=0)
+    planned_repair: FiniteFloat = Field(ge=0)
+    inspection: FiniteFloat = Field(gt=0)
 
 
 class Simulation(Strict):
@@ -218,6 +218,13 @@ class Fleet(Strict):
             for key, length in lengths.items()
             if length % self.step
         ]
+        if self.step % timedelta(seconds=1):
+            faults.append("'step' must be whole seconds")
+        if self.step in self.features.windows:
+            faults.append(
+                "'features.windows' has the step itself; its statistics are "
+                "'features.step_statistics'"
+            )
         if self.lead_time > self.horizon:
             faults.append("'lead_time' must not be longer than 'horizon'")
         if self.test_window <= self.horizon:
@@ -230,6 +237,12 @@ class Fleet(Strict):
             f"'{name}' is a sensor and an attribute; give one of them another name"
             for name in self.sensors
             if name in self.attributes
+        ]
+        faults += [
+            f"'attributes.{part}_age' is what the age of component '{part}' is called; "
+            "give it another name, and its own by 'column'"
+            for part in self.components
+            if f"{part}_age" in self.attributes
         ]
         for kind, entries in (("sensors", self.sensors), ("attributes", self.attributes)):
             owners: dict[str, str] = {}
@@ -250,6 +263,8 @@ class Fleet(Strict):
             faults.append("'tables.errors' needs 'features.error_windows'")
         if self.tables.maintenance and not self.components:
             faults.append("'tables.maintenance' needs 'components'")
+        elif self.tables.maintenance and not self.tables.maintenance.component:
+            faults.append("'tables.maintenance' needs 'component', the column that names it")
         if self.tables.failures.component and not self.components:
             faults.append("'tables.failures.component' needs 'components'")
         if self.attributes and not self.tables.machines:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from millwright.configuration import Strict, load
 from millwright.evaluation import Evaluation, compare
@@ -29,7 +29,7 @@ class Limits(Strict):
     minimum_average_precision: float = Field(ge=0, le=1)
     minimum_roc_auc: float = Field(ge=0, le=1)
     minimum_share_caught: float = Field(ge=0, le=1)
-    maximum_false_alarms_per_machine_month: float = Field(ge=0)
+    maximum_false_alarms_per_machine_month: FiniteFloat = Field(ge=0)
     maximum_calibration_error: float = Field(ge=0, le=1)
     baselines: Margins
     champion: Margins

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
 
 from millwright.configuration import Strict, load, nearest
 from millwright.errors import ConfigurationError
@@ -23,7 +23,7 @@ class Search(Strict):
     """The budget of a hyperparameter search. Whichever is used up first ends it."""
 
     trials: int = Field(gt=0)
-    seconds: float = Field(gt=0)
+    seconds: FiniteFloat = Field(gt=0)
     rows: int = Field(gt=0)
 
 

@@ -62,7 +62,14 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
 
 def show_table(title: str, rows: Mapping[str, str]) -> None:
-    """Two columns on stdout: what, and what became of it."""
+    """Two columns on stdout: what, and what became of it. Whoever pipes it gets whole lines."""
+    if not sys.stdout.isatty():
+        width = max(map(len, rows)) + 2
+        sys.stdout.write(f"{title}\n")
+        for name, value in rows.items():
+            indented = value.replace("\n", "\n" + " " * width)
+            sys.stdout.write(f"{name:{width}}{indented}\n")
+        return
     table = Table(
         title=title, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0)
     )
@@ -70,8 +77,7 @@ def show_table(title: str, rows: Mapping[str, str]) -> None:
     table.add_column(overflow="fold")
     for name, value in rows.items():
         table.add_row(name, value)
-    width = None if sys.stdout.isatty() else 160
-    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False, width=width)
+    console = Console(file=sys.stdout, highlight=False, emoji=False, markup=False)
     console.print(table)
 
 

@@ -53,6 +53,7 @@ _CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
 _NAIVE = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}([ T]{_CLOCK})?\s*"
 _ZONED = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}[ T]{_CLOCK} ?(Z|UTC|[+-]\d{{2}}(:?\d{{2}})?)\s*"
 _LAST_CYCLE = 10_000_000
+_LONGEST_PAST = 100_000  # cycles before the records begin, in which parts were replaced
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,7 @@ def canonical(fleet: Fleet, table: str, rows: str, types: Mapping[str, str], now
     found = columns(fleet, table)
     cells = ", ".join(
         f"{quoted(column.source)} AS {column.raw}, "
-        f"{_canonical_cell(quoted(column.source), types[column.source], column.kind, fleet)} "
-        f"AS {column.value}"
+        f"{_canonical_cell(column, types[column.source], fleet, table)} AS {column.value}"
         for column in found
     )
     refusals = " + ".join(
@@ -219,12 +219,15 @@ def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) ->
     return [check for check in table_of_checks if check.predicate]
 
 
-def _canonical_cell(cell: str, sql_type: str, kind: Kind, fleet: Fleet) -> str:
-    if kind == "number":
+def _canonical_cell(column: Column, sql_type: str, fleet: Fleet, table: str) -> str:
+    cell = quoted(column.source)
+    if column.kind == "number":
         return _number(cell, sql_type)
-    if kind == "name":
+    if column.kind == "name":
         return _name(cell, sql_type)
-    return _cycle(cell, sql_type) if fleet.counts_cycles else _time(cell, sql_type, fleet.timezone)
+    if fleet.counts_cycles:
+        return _cycle(cell, sql_type, -_LONGEST_PAST if table == "maintenance" else 0)
+    return _time(cell, sql_type, fleet.timezone)
 
 
 def _number(cell: str, sql_type: str) -> str:
@@ -242,10 +245,10 @@ def _name(cell: str, sql_type: str) -> str:
     return rf"nullif(regexp_replace({text}, '^(-?\d+)\.0+$', '\1'), '')"
 
 
-def _cycle(cell: str, sql_type: str) -> str:
+def _cycle(cell: str, sql_type: str, first: int) -> str:
     number = _number(cell, sql_type)
     return (
-        f"CASE WHEN {number} BETWEEN 0 AND {_LAST_CYCLE} AND {number} = floor({number}) "
+        f"CASE WHEN {number} BETWEEN {first} AND {_LAST_CYCLE} AND {number} = floor({number}) "
         f"THEN {moment(CYCLE_ORIGIN)} + to_hours(CAST({number} AS BIGINT)) END"
     )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import FLEET, Clone, Ended, contents
+from commands import FLEET, Clone, Ended, contents, rewrite
 
 SUMMARY = {
     "pipeline", "environment", "fleet", "status", "dataset_version", "rows", "seconds",
@@ -29,6 +29,22 @@ def inventory(clone: Clone, trained: Ended) -> dict[str, Any]:
 def again(clone: Clone, trained: Ended, inventory: dict[str, Any]) -> Ended:
     """The same command once more, in the same home."""
     return clone.run(Path(trained.home), *TRAINING)
+
+
+@pytest.fixture(scope="module")
+def refused(
+    clone: Clone, again: Ended, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Ended, dict[str, Any]]:
+    """Another model in the same home, judged by limits that none can meet; and what MLflow holds.
+
+    The champion of before is judged beside it.
+    """
+    strict = clone.copy(tmp_path_factory.mktemp("strict"))
+    pipelines = strict.folder / "configs" / "pipelines"
+    rewrite(pipelines / "training.yaml", seed=1)
+    rewrite(pipelines / "gate.yaml", minimum_average_precision=1.0, minimum_share_caught=1.0)
+    ended = strict.run(Path(again.home), *TRAINING)
+    return ended, strict.inventory(Path(again.home))
 
 
 def test_the_exit_code_says_what_the_gate_said(trained: Ended) -> None:
@@ -207,3 +223,33 @@ def test_a_fresh_home_gives_the_same_model_to_the_last_digit(
     ]
     assert models[0] == models[1]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "home-summary.json"]
+
+
+def test_a_model_that_misses_limits_ends_as_refused_with_each_of_them(
+    refused: tuple[Ended, dict[str, Any]],
+) -> None:
+    ended, _ = refused
+    assert ended.code == 3
+    assert "Traceback" not in ended.stderr
+    assert ended.summary["status"] == "refused"
+    assert ended.summary["release"] is None
+    failures = ended.summary["gate"]["failures"]
+    for limit in ("minimum_average_precision", "minimum_share_caught"):
+        assert any(limit in failure for failure in failures)
+        assert limit in ended.stdout
+
+
+def test_a_refused_model_is_a_challenger_and_the_champion_stays(
+    trained: Ended, refused: tuple[Ended, dict[str, Any]]
+) -> None:
+    ended, inventory = refused
+    model = inventory["mlflow"]["models"][MODEL]
+    assert model["aliases"] == {"champion": 1, "challenger": 2}
+    challenger = next(each for each in model["versions"] if each["version"] == 2)
+    assert challenger["tags"]["gate"] == "refused"
+    for failure in ended.summary["gate"]["failures"]:
+        assert failure in challenger["tags"]["gate_reasons"]
+    assert ended.summary["champion"] == trained.summary["scores"]
+    releases = Path(trained.summary["release"]).parent
+    assert sorted(path.name for path in releases.iterdir()) == ["champion", "v1"]
+    assert (releases / "champion").read_text("utf-8") == "v1\n"

@@ -20,7 +20,9 @@ Rows = list[dict[str, Any]]
 Raw = dict[str, Rows]
 
 
-def plant(*, received: bool = False, machines: bool = True, **changes: Any) -> Fleet:
+def plant(
+    *, received: bool = False, machines: bool = True, maintenance: bool = False, **changes: Any
+) -> Fleet:
     """The fleet; `received` gives telemetry a column of that name."""
     known = {"received": "seen"} if received else {}
     timed = {"machine": "id", "timestamp": "at"}
@@ -29,6 +31,8 @@ def plant(*, received: bool = False, machines: bool = True, **changes: Any) -> F
         "failures": {"source": "failures", **timed, "component": "part"},
         "errors": {"source": "errors", **timed, "code": "code"},
     }
+    if maintenance:
+        tables["maintenance"] = {"source": "repairs", **timed, "component": "part"}
     attributes = {}
     if machines:
         tables["machines"] = {"source": "machines", "machine": "id"}

@@ -149,6 +149,11 @@ def test_a_date_that_does_not_exist_is_refused_with_its_line(write: Write) -> No
     assert fault.startswith("train.yaml:2: built: Input should be a valid date")
 
 
+def test_a_file_that_contains_itself_is_refused(write: Write) -> None:
+    (fault,) = refusal(write("name: &all\n  part: *all\n"), Training)
+    assert "is nested without end" in fault
+
+
 def test_the_nearest_name_is_suggested() -> None:
     assert nearest("trainnig", ["ingest", "training"]) == "did you mean 'training'?"
     assert nearest("x", ["ingest", "training"]) == "valid names: ingest, training"

@@ -171,6 +171,8 @@ def test_what_a_table_needs_is_there() -> None:
     ):
         assert f"'{table}' needs '{key}'" in faults(**empty)
     parts = {"source": "m", "machine": "id", "timestamp": "at"}
+    named = tables(maintenance=parts)
+    assert "'tables.maintenance' needs 'component', the column" in faults(tables=named)
     plain = tables(maintenance=parts, failures=parts)
     assert "'tables.maintenance' needs 'components'" in faults(tables=plain, components=[])
     plant(tables=tables(failures=parts), components=[])
@@ -187,6 +189,13 @@ def test_lengths_are_whole_numbers_of_steps() -> None:
     for window in ("12h", "24h"):
         assert "'test_window' must be longer than 'horizon'" in faults(test_window=window)
     plant(lead_time="24h", test_window="25h")
+    assert "'step' must be whole seconds" in faults(step="0.5s")
+    assert "the step itself" in faults(features=features(windows=["3h", "60min"]))
+
+
+def test_no_attribute_is_called_as_a_feature_is() -> None:
+    said = faults(attributes={"pump_age": {"type": "number"}})
+    assert "'attributes.pump_age' is what the age of component 'pump' is called" in said
 
 
 def test_a_zone_has_a_name_that_is_known() -> None:
@@ -210,6 +219,12 @@ def test_a_fleet_that_steps_in_cycles_counts_them() -> None:
 def test_costs_are_not_negative(changes: dict[str, float]) -> None:
     costs = {"failure": 20000, "planned_repair": 4000, "inspection": 500} | changes
     assert "greater than" in faults(costs=costs)
+
+
+@pytest.mark.parametrize("key", ["failure", "planned_repair", "inspection"])
+def test_costs_are_finite(key: str) -> None:
+    costs = {"failure": 20000, "planned_repair": 4000, "inspection": 500} | {key: float("inf")}
+    assert "finite number" in faults(costs=costs)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from raw_tables import take_in
 
 from millwright import assembly, simulator, wear
 from millwright.errors import BusyError, ConfigurationError, DataError
@@ -353,6 +354,12 @@ def test_a_fleet_that_counts_cycles_writes_whole_cycles_from_zero(fleet: Fleet) 
     assert rows["maintenance"]["datetime"].min() < 0  # type: ignore[operator]
     late = rows["telemetry"]["received_at"] - rows["telemetry"]["datetime"]
     assert set(late.unique()) == set(range(12))
+
+
+def test_a_fleet_that_counts_cycles_is_taken_in_whole(fleet: Fleet, tmp_path: Path) -> None:
+    cycles = changed(fleet, counts_cycles=True)
+    simulate(cycles, plan(machines=20, days=30, seed=1), tmp_path / "in")
+    assert take_in(cycles, tmp_path / "in", tmp_path).reasons == {}
 
 
 def test_readings_between_two_cycles_are_refused(fleet: Fleet, tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from rich.text import Text
+
 from millwright import terminal
 from millwright.errors import ConfigurationError
 
@@ -60,10 +62,20 @@ def test_a_table_shows_every_line_of_every_value_on_stdout(capsys: Capture) -> N
     long = "x" * 400
     terminal.show_table("result", {"rows": "1,000", "gate": "first\nsecond", "path": long})
     out, err = capsys.readouterr()
-    lines = [line.rstrip() for line in out.splitlines()]
-    assert lines[:4] == ["result", "rows  1,000", "gate  first", "      second"]
-    assert "".join(lines[4:]).replace("path", "").replace(" ", "") == long
+    assert out == f"result\nrows  1,000\ngate  first\n      second\npath  {long}\n"
     assert err == ""
+
+
+def test_a_terminal_folds_what_is_wider_than_it_is(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    long = "x" * 400
+    terminal.show_table("result", {"rows": "1,000", "path": long})
+    lines = Text.from_ansi(capsys.readouterr().out).plain.splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "".join(lines[2:]).replace("path", "").replace(" ", "") == long
 
 
 def test_a_summary_for_machines_comes_back(tmp_path: Path) -> None:

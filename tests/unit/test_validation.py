@@ -225,6 +225,24 @@ def test_a_fleet_that_counts_cycles_gets_an_hour_for_each(tmp_path: Path, write:
     assert result.reasons == {"bad_timestamp": 3}
 
 
+def test_a_part_may_have_been_replaced_before_the_first_cycle(tmp_path: Path) -> None:
+    lengths = {"step": "1 cycle", "horizon": "30 cycles", "lead_time": "2 cycles"}
+    windows = {"windows": ["5 cycles"], "error_windows": ["5 cycles"], "time_to_live": "9 cycles"}
+    fleet = plant(machines=False, maintenance=True, **lengths, features=windows)
+    tables = {
+        "readings": [reading(at=0)],
+        "failures": [{"id": 1, "at": 32, "part": "pump"}],
+        "errors": [{"id": 1, "at": 3, "code": "e1"}],
+        "repairs": [{"id": 1, "at": cycle, "part": "pump"} for cycle in (-31, 7, -100_001)],
+    }
+
+    result = take_in(fleet, write_csv(tmp_path / "in", tables), tmp_path)
+
+    replaced = [row[1].isoformat() for row in stored(fleet, tmp_path, "maintenance")]
+    assert replaced == ["1999-12-30T17:00:00+00:00", "2000-01-01T07:00:00+00:00"]
+    assert result.reasons == {"bad_timestamp": 1}
+
+
 def test_without_a_machines_table_the_machines_are_those_that_sent_readings(
     tmp_path: Path,
 ) -> None:
