@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,8 @@ def took(summary: Mapping[str, Any]) -> str:
 
 def next_command(project: Project) -> str:
     """What to type to look at what came out."""
-    return f"mlflow ui --backend-store-uri {project.state.mlflow_uri}"
+    mlflow = relative(str(Path(sys.executable).with_name("mlflow")))
+    return f"{mlflow} ui --backend-store-uri {project.state.mlflow_uri}"
 
 
 def relative(path: str | None) -> str | None:

@@ -86,7 +86,10 @@ def test_the_table_names_what_came_out(trained: Ended) -> None:
     assert summary["report"] in lines["report"]
     assert summary["release"] in lines["release"]
     assert summary["model"]["run"] in lines["MLflow"]
-    assert "mlflow ui --backend-store-uri sqlite:///" in lines["next"]
+    command, _, uri = lines["next"].split("  ")[-1].strip().rpartition(" ")
+    assert command.endswith("mlflow ui --backend-store-uri")
+    assert Path(command.split(" ")[0]).is_file()
+    assert Path(uri.removeprefix("sqlite:///")).is_file()
 
 
 def test_what_goes_on_is_told_on_stderr_and_only_there(trained: Ended) -> None:
