@@ -25,7 +25,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="millwright", allow_abbrev=False)
+    parser = argparse.ArgumentParser(prog="python -m millwright", allow_abbrev=False)
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
     making = verbs.add_parser("simulate", help="write the raw tables of a made-up fleet")

@@ -10,9 +10,9 @@ import duckdb
 import pandas as pd
 
 from millwright.fleet import Fleet
-from millwright.raw_store import RawStore, file_list
+from millwright.raw_store import RawStore
 from millwright.settings import Settings
-from millwright.validation import quoted
+from millwright.sql import parquet, quoted
 
 
 def report_on(store: RawStore, batch: str | None, folder: Path, settings: Settings) -> Path | None:
@@ -42,7 +42,7 @@ def sample(store: RawStore, batch: str | None, rows: int) -> pd.DataFrame:
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         found: pd.DataFrame = connection.execute(
-            f"SELECT {columns} FROM (SELECT {columns} FROM {file_list(files)} "
+            f"SELECT {columns} FROM (SELECT {columns} FROM {parquet(files)} "
             f"ORDER BY hash(machine_id, timestamp), machine_id, timestamp LIMIT {rows}) "
             "ORDER BY timestamp, machine_id"
         ).df()

@@ -12,7 +12,7 @@ import pyarrow as pa
 from millwright import features, periods
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
-from millwright.validation import literal, moment, quoted
+from millwright.sql import literal, moment, quoted
 from millwright.views import View
 
 KEYS = ("machine_id", "event_timestamp", "created_timestamp")

@@ -34,7 +34,7 @@ from millwright.files import file_written_whole
 from millwright.fleet import Fleet
 from millwright.raw_store import Piece, RawStore
 from millwright.settings import Engine
-from millwright.validation import literal, moment
+from millwright.sql import literal, moment
 from millwright.views import View, detector_view, feature_views
 
 Progress = Callable[[str, int, int], None]

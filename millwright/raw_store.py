@@ -16,7 +16,7 @@ A changed row does not replace the earlier one: it is a second version with the 
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ from millwright.errors import InputError, MillwrightError
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
 from millwright.periods import FORMATS, between
-from millwright.validation import key, literal, moment, quoted, schema
+from millwright.sql import files, literal, moment, parquet, quoted
+from millwright.validation import key, schema
 
 # A machine's first record holds for all time before it: a fleet's history may begin earlier.
 BEGINNING = datetime(1980, 1, 1, tzinfo=UTC)
@@ -103,14 +104,20 @@ class RawStore:
         types = schema(self.fleet, table)
         typed = ", ".join(f"NULL::{kind} AS {quoted(name)}" for name, kind in types.items())
         rows = f"SELECT {typed} LIMIT 0"
-        files = self.files(table, periods)
-        if files:
-            rows = f"({rows}) UNION ALL BY NAME SELECT * FROM {file_list(files)}"
+        paths = self.files(table, periods)
+        if paths:
+            rows = f"({rows}) UNION ALL BY NAME SELECT * FROM {parquet(paths)}"
         return f"SELECT {', '.join(map(quoted, types))} FROM ({rows})"
 
-    def relation(self, connection: Any, table: str) -> Any:
-        """The rows of `table` as a relation of the DuckDB `connection`."""
-        return connection.sql(self.scan(table))
+    def silent_sensors(self) -> list[str]:
+        """The sensors of the fleet file of which no reading was ever taken in."""
+        paths = files(self.files("telemetry"))
+        with duckdb.connect() as connection:
+            heard = connection.sql(
+                f"SELECT DISTINCT path_in_schema FROM parquet_metadata({paths}) "
+                "WHERE num_values > coalesce(stats_null_count, 0)"
+            ).fetchall()
+        return [sensor for sensor in self.fleet.sensors if (sensor,) not in heard]
 
     def period_of(self, time: str) -> str:
         """SQL for the name of the period, in UTC, that the SQL `time` falls into."""
@@ -233,12 +240,6 @@ class RawStore:
             for path in (self.folder / table).rglob("*.parquet"):
                 if path not in named:
                     path.unlink()
-
-
-def file_list(paths: Sequence[Path]) -> str:
-    """SQL for the rows of the parquet files at `paths`, their folders' names taken as names."""
-    files = ", ".join(literal(str(path)) for path in paths)
-    return f"read_parquet([{files}], hive_partitioning=false, union_by_name=true)"
 
 
 def write_parquet(connection: Any, rows: str, path: Path) -> None:

@@ -23,7 +23,8 @@ from sqlalchemy.exc import NoSuchModuleError, NoSuchTableError, SQLAlchemyError
 from millwright.configuration import nearest
 from millwright.errors import DataError
 from millwright.fleet import Fleet
-from millwright.validation import Column, columns, literal, quoted
+from millwright.sql import file, literal, parquet, quoted
+from millwright.validation import Column, columns
 
 _ROWS_AT_A_TIME = 20_000
 _LONGEST_HEADER = 1 << 20
@@ -315,7 +316,7 @@ def _csv_part(path: Path, origin: str, wanted: Sequence[str]) -> Part:
     cells = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(header)))
     chosen = ", ".join(f"c{header.index(name)} AS {quoted(name)}" for name in wanted)
     rows = (
-        f"SELECT {chosen} FROM read_csv({literal(str(path))}, auto_detect=false, header=true, "
+        f"SELECT {chosen} FROM read_csv({file(path)}, auto_detect=false, header=true, "
         f"delim={literal(delimiter)}, quote='\"', escape='\"', columns={{{cells}}}, "
         "store_rejects=true, rejects_limit=0)"
     )
@@ -330,16 +331,14 @@ def _parquet_names(path: Path) -> list[str]:
 def _parquet_types(connection: Any, path: Path) -> dict[str, str]:
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty; restore the file")
-    described = connection.execute(
-        f"DESCRIBE SELECT * FROM read_parquet({literal(str(path))}, hive_partitioning=false)"
-    ).fetchall()
+    described = connection.execute(f"DESCRIBE SELECT * FROM {parquet([path])}").fetchall()
     return {name: sql_type for name, sql_type, *_ in described}
 
 
 def _parquet_part(connection: Any, path: Path, origin: str, wanted: Sequence[str]) -> Part:
     types = _parquet_types(connection, path)
     chosen = ", ".join(map(quoted, wanted))
-    rows = f"SELECT {chosen} FROM read_parquet({literal(str(path))}, hive_partitioning=false)"
+    rows = f"SELECT {chosen} FROM {parquet([path])}"
     return Part(origin, rows, {name: types[name] for name in wanted})
 
 

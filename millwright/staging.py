@@ -27,6 +27,7 @@ from millwright.raw_store import (
 )
 from millwright.settings import Engine
 from millwright.sources import Part, Source
+from millwright.sql import literal, moment, quoted
 from millwright.validation import (
     REASONS,
     bit,
@@ -34,9 +35,6 @@ from millwright.validation import (
     columns,
     fingerprint,
     key,
-    literal,
-    moment,
-    quoted,
     schema,
 )
 

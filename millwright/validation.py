@@ -11,11 +11,12 @@ the second (standard time) is meant; an hour that it leaves out in spring is rea
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from millwright.durations import CYCLE_ORIGIN
 from millwright.fleet import Errors, Fleet, Parts, Timed
+from millwright.sql import literal, moment, quoted
 
 Kind = Literal["name", "time", "number"]
 SQL_TYPES: Mapping[Kind, str] = {
@@ -85,21 +86,6 @@ class Check:
 
     reason: str
     predicate: str
-
-
-def quoted(name: str) -> str:
-    """`name` as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(value: str) -> str:
-    """`value` as an SQL string."""
-    return "'" + value.replace("'", "''") + "'"
-
-
-def moment(time: datetime) -> str:
-    """`time`, which has a zone, as an SQL timestamp."""
-    return f"TIMESTAMPTZ '{time.astimezone(UTC).isoformat()}'"
 
 
 def columns(fleet: Fleet, table: str) -> list[Column]:

@@ -12,8 +12,14 @@ from steps.opening import opened
 @step(enable_cache=False)
 def build_features(fleet: str) -> Annotated[list[dict[str, Any]], "feature_tables"]:
     """Bring the feature tables up to date with the raw store."""
+    project = opened(fleet)
     with terminal.progress() as show:
-        built = opened(fleet).offline.update(show)
+        built = project.offline.update(show)
+    for sensor in project.raw.silent_sensors():
+        terminal.warn(
+            f"sensor '{sensor}' has no reading yet; if the fleet file has just gained it, ingest "
+            "its history (docs/adapt.md, 'A sensor more')"
+        )
     return [asdict(each) for each in built]
 
 

@@ -25,12 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millwright.errors import DataError, InputError
+from millwright.sql import quoted
 from millwright.stores.parquet_files import (
     ROW_NUMBER,
     Files,
     check,
     columns,
-    quote,
     reading,
     within,
 )
@@ -204,9 +204,9 @@ def _check_history(
 
 def _visible(history: History, given: _Cutoffs, span: str, *, as_known: bool) -> str:
     """SQL for the rows that are newest when they become visible, one per key and moment."""
-    equal = [f"s.{quote(column)} = keys.{given.key(key)}" for key, column in history.keys.items()]
-    event = f"epoch_us(s.{quote(history.event)})"
-    created = f"epoch_us(s.{quote(history.created)})" if history.created else "NULL::BIGINT"
+    equal = [f"s.{quoted(column)} = keys.{given.key(key)}" for key, column in history.keys.items()]
+    event = f"epoch_us(s.{quoted(history.event)})"
+    created = f"epoch_us(s.{quoted(history.created)})" if history.created else "NULL::BIGINT"
     both = as_known and history.created is not None
     known = [span, f"{event} IS NOT NULL", *([f"{created} IS NOT NULL"] if both else [])]
     return f"""
@@ -243,7 +243,7 @@ def _matches(history: History) -> str:
 
 def _wide(history: History, span: str) -> str:
     """SQL for the features of the rows found, in any order."""
-    features = "".join(f", s.{quote(column)}" for column in history.features.values())
+    features = "".join(f", s.{quoted(column)}" for column in history.features.values())
     return f"""
         SELECT matches.row{features}
         FROM {history.files.sql} JOIN matches ON {ROW_NUMBER} = matches.id

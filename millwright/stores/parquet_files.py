@@ -4,7 +4,6 @@ A table is one file, or a folder of files at any depth. Folders such as `period=
 housekeeping: what their names say is no column.
 """
 
-import glob
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ import pyarrow as pa
 
 from millwright.configuration import nearest
 from millwright.errors import BusyError, DataError, MillwrightError
+from millwright.sql import parquet, quoted
 
 # Names a row of `s` among all files of a table, and rises in their order. DuckDB counts files in
 # the order in which it was given them.
@@ -34,8 +34,7 @@ class Files:
     @property
     def sql(self) -> str:
         """The table in the FROM clause of a query, under the name `s`."""
-        paths = ", ".join(_literal(glob.escape(str(path))) for path in self.paths)
-        return f"read_parquet([{paths}], hive_partitioning = false, union_by_name = true) AS s"
+        return f"{parquet(self.paths)} AS s"
 
 
 def find(place: Path) -> Files:
@@ -136,7 +135,7 @@ def within(column: str, kind: str, first: int | None, last: int | None) -> str:
     return " AND ".join(
         ["true"]
         + [
-            f"s.{quote(column)} {sign} {makers[kind]}({bound})"
+            f"s.{quoted(column)} {sign} {makers[kind]}({bound})"
             for sign, bound in bounds.items()
             if bound is not None
         ]
@@ -155,7 +154,7 @@ def read(
         return _nothing(names, {timestamp})
     with reading(files):
         check(files, columns(connection, files), names, [timestamp])
-        selected = ", ".join(f"s.{quote(name)}" for name in names)
+        selected = ", ".join(f"s.{quoted(name)}" for name in names)
         query = f"SELECT {selected} FROM {files.sql} WHERE {_in_span(timestamp, span)}"
         rows: pa.Table = connection.execute(query).to_arrow_table()
     return rows
@@ -178,14 +177,14 @@ def read_latest(
     times = [timestamp, created] if created else [timestamp]
     if not files.paths:
         return _nothing(names, set(times))
-    known = [f"s.{quote(key)} IS NOT NULL" for key in keys]
-    partition = f"PARTITION BY {', '.join(f's.{quote(key)}' for key in keys)}" if keys else ""
-    order = [f"s.{quote(time)} DESC NULLS LAST" for time in times]
+    known = [f"s.{quoted(key)} IS NOT NULL" for key in keys]
+    partition = f"PARTITION BY {', '.join(f's.{quoted(key)}' for key in keys)}" if keys else ""
+    order = [f"s.{quoted(time)} DESC NULLS LAST" for time in times]
     with reading(files):
         check(files, columns(connection, files), [*keys, *names], times)
         rows: pa.Table = connection.execute(
             f"""
-            SELECT {", ".join(f"s.{quote(name)}" for name in names)}
+            SELECT {", ".join(f"s.{quoted(name)}" for name in names)}
             FROM {files.sql}
             JOIN (
                 SELECT {ROW_NUMBER} AS row FROM {files.sql}
@@ -199,12 +198,6 @@ def read_latest(
     return rows
 
 
-def quote(name: str) -> str:
-    """`name` as an identifier in SQL."""
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
-
-
 def microseconds(time: datetime) -> int:
     """`time` in microseconds since 1970; without a zone it is in UTC."""
     aware = time.replace(tzinfo=UTC) if time.tzinfo is None else time
@@ -213,7 +206,7 @@ def microseconds(time: datetime) -> int:
 
 def _in_span(timestamp: str, span: tuple[datetime | None, datetime | None]) -> str:
     first, last = span
-    time = f"epoch_us(s.{quote(timestamp)})"
+    time = f"epoch_us(s.{quoted(timestamp)})"
     conditions = [f"{time} IS NOT NULL"]
     if first is not None:
         conditions.append(f"{time} >= {microseconds(first)}")
@@ -232,11 +225,6 @@ def _nothing(names: Sequence[str], times: set[str]) -> pa.Table:
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
-
-
-def _literal(text: str) -> str:
-    escaped = text.replace("'", "''")
-    return f"'{escaped}'"
 
 
 def _stamps(files: Files) -> list[tuple[int, int, int] | None]:

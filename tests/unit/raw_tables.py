@@ -105,7 +105,7 @@ def stored(fleet: Fleet, home: Path, table: str = "telemetry") -> list[tuple[Any
     """The rows of the raw store, sorted, each cell in its canonical form."""
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        relation = RawStore(home / "raw", fleet).relation(connection, table)
+        relation = connection.sql(RawStore(home / "raw", fleet).scan(table))
         return sorted(relation.fetchall(), key=lambda row: [str(cell) for cell in row])
 
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
@@ -30,7 +31,7 @@ def store(home: Path, fleet: Fleet | None = None) -> RawStore:
 
 
 def test_an_empty_store_has_typed_tables_and_creates_nothing(tmp_path: Path) -> None:
-    relation = store(tmp_path).relation(duckdb.connect(), "telemetry")
+    relation = duckdb.connect().sql(store(tmp_path).scan("telemetry"))
 
     assert relation.fetchall() == []
     assert dict(zip(relation.columns, map(str, relation.types), strict=True)) == {
@@ -143,6 +144,25 @@ def test_a_sensor_that_the_fleet_gains_is_null_in_earlier_batches(tmp_path: Path
     assert (heat, smell) == (20.5, None)
 
 
+def test_a_sensor_that_never_sent_anything_is_named(tmp_path: Path) -> None:
+    take_in(plant(), write_csv(tmp_path / "in", raw(reading(sound=None))), tmp_path)
+    sensors = {"heat": {}, "noise": {"column": "sound"}, "smell": {}}
+
+    assert store(tmp_path, plant(sensors=sensors)).silent_sensors() == ["noise", "smell"]
+
+    take_in(plant(), write_csv(tmp_path / "in", raw(reading(machine=2))), tmp_path)
+    assert store(tmp_path, plant(sensors=sensors)).silent_sensors() == ["smell"]
+
+
+@pytest.mark.parametrize("write", [write_csv, write_parquet])
+def test_a_path_is_no_pattern(tmp_path: Path, write: Any) -> None:
+    home, other = tmp_path / "plant [ab]*", tmp_path / "plant a"
+    take_in(plant(), write(home / "in", raw()), home)
+    take_in(plant(), write(other / "in", raw(reading(heat=7.0))), other)
+
+    assert [row[-2] for row in stored(plant(), home)] == [20.5]
+
+
 def test_the_content_hash_does_not_depend_on_the_layout_of_the_file(tmp_path: Path) -> None:
     rows = """SELECT 'machine ' || i AS name, CASE WHEN i % 3 > 0 THEN i / 7 END AS number,
               CASE WHEN i % 5 > 0 THEN 'ä' || i END AS note, [i::VARCHAR, NULL] AS list,
@@ -162,7 +182,7 @@ def test_a_store_is_read_the_same_in_any_time_zone_of_the_session(tmp_path: Path
     with duckdb.connect() as connection:
         connection.execute("SET TimeZone = 'Asia/Tokyo'")
         ((time,),) = (
-            store(tmp_path, fleet).relation(connection, "telemetry").select("timestamp").fetchall()
+            connection.sql(store(tmp_path, fleet).scan("telemetry")).select("timestamp").fetchall()
         )
 
     assert time.astimezone(UTC) == datetime.fromisoformat(DAYS[0])
