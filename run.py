@@ -40,7 +40,8 @@ def main(words: Sequence[str] | None = None) -> int:
         with _recorded(result, asked.json):
             _check(asked, unknown)
             _prepare(state(asked.stack))
-            _execute(asked, result)
+            project = _execute(asked, result)
+        _show(result, project)
     except MillwrightError as err:
         terminal.fail(str(err))
         return err.exit_code
@@ -50,16 +51,15 @@ def main(words: Sequence[str] | None = None) -> int:
     return 3 if result.get("refused") or result["status"] == "refused" else 0
 
 
-def _execute(asked: argparse.Namespace, result: dict[str, Any]) -> None:
+def _execute(asked: argparse.Namespace, result: dict[str, Any]) -> "Project":
     from millwright.project import open_project
 
-    started = time.monotonic()
     project = open_project(asked.fleet, asked.stack)
     terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {asked.stack}")
     with held(project.state.lock, terminal.say):
         Run(project, asked, result).run()
         result |= {"dataset_version": project.raw.dataset_version}
-    _show(result | _cost(started), project)
+    return project
 
 
 class Run:
@@ -136,7 +136,12 @@ class Run:
                 f"{counts['refused']:,} rows were refused and lie, each with its reason, in "
                 f"{', '.join(counts['quarantine'])}"
             )
-        return {**counts, "status": "refused" if counts["refused"] else "done"}
+        report = self.project.state.batch_report(self.project.fleet.name, counts["batch"])
+        return {
+            **counts,
+            "data_report": str(report) if report.is_file() else None,
+            "status": "refused" if counts["refused"] else "done",
+        }
 
     def _features(self) -> dict[str, Any]:
         from pipelines.features import features
@@ -183,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="run.py", description="Runs a pipeline.", allow_abbrev=False
     )
-    parser.add_argument("--pipeline", required=True, help=", ".join(PIPELINES))
+    parser.add_argument("--pipeline", help=f"required: {', '.join(PIPELINES)}")
     parser.add_argument("--fleet", default="simulated", help="a file in configs/fleets")
     parser.add_argument("--data", help="a folder of CSV or parquet files, or a database URL")
     parser.add_argument("--stack", default="local", help="an environment in configs/environments")
@@ -213,6 +218,8 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         raise ConfigurationError(
             f"run.py has no option '{unknown[0]}'; {nearest(unknown[0], options)}"
         )
+    if asked.pipeline is None:
+        raise ConfigurationError(f"name a pipeline: --pipeline {', '.join(PIPELINES)}")
     if asked.pipeline not in PIPELINES:
         raise ConfigurationError(
             f"there is no pipeline '{asked.pipeline}'; {nearest(asked.pipeline, list(PIPELINES))}"
@@ -236,11 +243,16 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
 
 def _prepare(state: State) -> None:
     """Let ZenML, MLflow and Feast find the project's state."""
-    # Errors of ours end in one line; what ZenML would log of them is a traceback.
-    quiet = {"ZENML_LOGGING_VERBOSITY": "CRITICAL"}
+    own = {
+        # Errors of ours end in one line; what ZenML would log of them is a traceback.
+        "ZENML_LOGGING_VERBOSITY": "CRITICAL",
+        # These would write to the user's home.
+        "MPLCONFIGDIR": str(state.cache / "matplotlib"),
+        "UV_CACHE_DIR": str(state.cache / "uv"),
+    }
     # What an activated environment exports for the usual home must not hold for another one.
     usual = process_environment(State(HOME, state.environment))
-    for name, value in {**process_environment(state), **quiet}.items():
+    for name, value in {**process_environment(state), **own}.items():
         if os.environ.get(name) in (None, usual.get(name)):
             os.environ[name] = value
     try:
@@ -268,8 +280,9 @@ def _recorded(result: dict[str, Any], path: Path | None) -> Iterator[None]:
         result |= {"status": "failed", "error": str(err) or type(err).__name__}
         raise
     finally:
+        result |= _cost(started)
         if path:
-            terminal.write_json(path, result | _cost(started))
+            terminal.write_json(path, result)
 
 
 def _cost(started: float) -> dict[str, Any]:
@@ -280,7 +293,9 @@ def _cost(started: float) -> dict[str, Any]:
 def _show(result: dict[str, Any], project: "Project") -> None:
     from millwright import summary
 
-    title = f"{result['pipeline']} of fleet {result['fleet']}: {result['status']}"
+    ended = result["status"] if result["pipeline"] == "training" else "done"
+    refused = f", {result['refused']:,} rows refused" if result.get("refused") else ""
+    title = f"{result['pipeline']} of fleet {result['fleet']}: {ended}{refused}"
     if result["pipeline"] == "training":
         terminal.show_table(title, summary.training_table(result, project))
     elif result["pipeline"] == "features":

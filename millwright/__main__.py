@@ -64,7 +64,8 @@ def _simulate(asked: argparse.Namespace) -> int:
         )
     except ValidationError as err:
         faults = "; ".join(
-            f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in err.errors()
+            f"--{'.'.join(map(str, fault['loc'])).replace('_', '-')}: {fault['msg']}"
+            for fault in err.errors()
         )
         raise ConfigurationError(f"cannot simulate that: {faults}") from err
     with terminal.progress() as show:

@@ -5,6 +5,7 @@ them in the same words.
 """
 
 import difflib
+import re
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -15,6 +16,8 @@ from pydantic_core import ErrorDetails
 from millwright.errors import ConfigurationError
 
 Location = tuple[int | str, ...]
+SEPARATOR = "; and "  # between the faults that a section finds in its keys together
+MOST_NAMES = 12  # that an error message lists
 _TIME = "tag:yaml.org,2002:timestamp"
 
 
@@ -56,7 +59,7 @@ def load(path: Path, section: type[Section]) -> Section:
         if root:
             _walk(root, (), lines, repeated)
     except yaml.YAMLError as err:
-        raise ConfigurationError(f"{path} is not valid YAML: {err}") from err
+        raise ConfigurationError(_unreadable(path, err)) from err
     except RecursionError as err:
         raise ConfigurationError(f"{path} is nested without end; no key needs that") from err
     if not isinstance(values, dict):
@@ -75,7 +78,10 @@ def nearest(name: str, names: list[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean '{close[0]}'?"
-    return f"valid names: {', '.join(names)}" if names else "none is defined"
+    if not names:
+        return "none is defined"
+    more = f" and {len(names) - MOST_NAMES:,} more" if len(names) > MOST_NAMES else ""
+    return f"valid names: {', '.join(names[:MOST_NAMES])}{more}"
 
 
 def _walk(node: Any, place: Location, lines: dict[Location, int], repeated: list[str]) -> None:
@@ -98,6 +104,14 @@ def _walk(node: Any, place: Location, lines: dict[Location, int], repeated: list
             _walk(value, (*place, index), lines, repeated)
 
 
+def _unreadable(path: Path, err: yaml.YAMLError) -> str:
+    mark = getattr(err, "problem_mark", None)
+    if mark is None:
+        return f"{path} is not valid YAML: {' '.join(str(err).split())}"
+    problem = " ".join(filter(None, (getattr(err, "context", ""), getattr(err, "problem", ""))))
+    return f"{path}:{mark.line + 1}: not valid YAML: {problem}"
+
+
 def _describe(
     path: Path, fault: ErrorDetails, lines: dict[Location, int], section: type[BaseModel]
 ) -> str:
@@ -113,7 +127,23 @@ def _describe(
     if fault["type"] == "missing":
         return f"{where}: '{key}' is missing; add it"
     message = fault["msg"].removeprefix("Value error, ")
-    return f"{where}: {key}: {message}" if key else f"{where}: {message}"
+    if key:
+        return f"{where}: {key}: {message}"
+    # What is wrong with several keys together is said of the whole file, once for each.
+    return "\n".join(f"{path}:{_line_of(each, lines)}: {each}" for each in message.split(SEPARATOR))
+
+
+def _line_of(message: str, lines: dict[Location, int]) -> int:
+    """The line of the first key that `message` names, or of the file's beginning."""
+    for name in re.findall(r"'([\w.\[\]]+)'", message):
+        place: Location = tuple(
+            int(part) if part.isdigit() else part for part in re.findall(r"\w+", name)
+        )
+        while place and place not in lines:
+            place = place[:-1]
+        if place:
+            return lines[place]
+    return lines[()]
 
 
 def _keys_at(section: type[BaseModel], place: Location) -> list[str]:

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, available_timezones
 from pydantic import AfterValidator, Field, FiniteFloat, field_validator, model_validator
 
 from millwright import durations
-from millwright.configuration import Strict, load, nearest
+from millwright.configuration import SEPARATOR, Strict, load, nearest
 from millwright.durations import Duration
 from millwright.errors import ConfigurationError
 from millwright.fields import ColumnName, Name, Range, distinct
@@ -201,7 +201,7 @@ class Fleet(Strict):
             *self._missing_partners(),
         ]
         if faults:
-            raise ValueError("; ".join(faults))
+            raise ValueError(SEPARATOR.join(faults))
         return self
 
     def _uneven_lengths(self) -> list[str]:

@@ -44,7 +44,7 @@ class IngestResult:
         return {
             "batch": self.batch,
             "dataset_version": self.dataset_version,
-            "rows": {table: asdict(counts) for table, counts in self.tables.items()},
+            "tables": {table: asdict(counts) for table, counts in self.tables.items()},
             "refused": self.refused,
             "reasons": self.reasons,
             "quarantine": [str(path) for path in self.quarantine],

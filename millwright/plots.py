@@ -178,7 +178,11 @@ def timeline(
     """
     own = (rows["machine_id"] == machine).to_numpy()
     rows, scores = rows[own], np.asarray(scores)[own]
-    fates = judge_failures(rows, scores, threshold, failures, fleet)
+    first, last = rows["event_timestamp"].min(), rows["event_timestamp"].max()
+    happened = pd.to_datetime(
+        failures.loc[failures["machine_id"] == machine, "timestamp"], utc=True
+    )
+    happened = happened[happened.between(first, last + fleet.horizon)]
     alarms = judge_alarms(raise_alarms(rows, scores, threshold, fleet), failures, fleet)
     sensors = [name for name in fleet.sensors if readings is not None and name in readings][:4]
     figure = Figure(figsize=(WIDTH, 2.8 + 0.95 * len(sensors)), layout="constrained")
@@ -188,7 +192,7 @@ def timeline(
     )[:, 0]
     for axes in panels:
         _dress(axes)
-        for when in fates["timestamp"]:
+        for when in happened:
             axes.axvline(date2num(when), color=RED, linewidth=1.2, gid="failure")
             # The stretch in which a warning is neither too early nor too late.
             since, until = date2num(when - fleet.horizon), date2num(when - fleet.lead_time)
@@ -196,14 +200,15 @@ def timeline(
     _draw_scores(panels[0], rows, scores, threshold, alarms)
     panels[0].set_title(f"machine {machine}", loc="left", color=INK, fontsize=11, pad=24)
     if readings is not None:
-        first, last = rows["event_timestamp"].min(), rows["event_timestamp"].max()
         shown = readings["timestamp"].between(first, last) & (readings["machine_id"] == machine)
         for axes, name in zip(panels[1:], sensors, strict=True):
             values = readings.loc[shown, ["timestamp", name]].sort_values("timestamp")
             times, means = _condensed(values["timestamp"], values[name].to_numpy(float), np.add)
             axes.plot(times, means, color=BLUE, linewidth=0.9)
             unit = fleet.sensors[name].unit
-            axes.set_ylabel(f"{name}\n{unit}" if unit else name)
+            axes.set_ylabel(
+                f"{name}\n{unit}" if unit else name, rotation=0, ha="right", va="center"
+            )
             axes.yaxis.set_major_locator(MaxNLocator(3))
     locator = AutoDateLocator(tz=UTC)
     panels[-1].xaxis.set_major_locator(locator)

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 
 from pydantic import Field
 
 from millwright.configuration import Strict, load
 from millwright.durations import Duration
-from millwright.fleet import Fleet, load_fleet
+from millwright.fleet import Fleet, fleets_folder, load_fleet
 from millwright.offline import OfflineStore
 from millwright.raw_store import RawStore
-from millwright.settings import REPOSITORY, Settings, State, load_settings, state
+from millwright.settings import ENVIRONMENTS, REPOSITORY, Settings, State, load_settings, state
 from millwright.splits import Folds
 from millwright.views import service_name
 
@@ -74,6 +75,16 @@ class Project:
     def cutoff_distance(self) -> timedelta:
         """The time between two cut-offs of a machine."""
         return self.training.every or self.fleet.step
+
+    @property
+    def configuration_files(self) -> dict[str, Path]:
+        """Every file that decides about a training run, by what it is."""
+        return {
+            "fleet.yaml": fleets_folder() / f"{self.fleet.name}.yaml",
+            "settings.yaml": ENVIRONMENTS / self.state.environment / "settings.yaml",
+            "training.yaml": PIPELINES / "training.yaml",
+            "gate.yaml": PIPELINES / "gate.yaml",
+        }
 
     def fingerprint(self) -> str:
         """A hash of all that a trained model follows from: the same means the same model."""

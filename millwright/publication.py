@@ -106,9 +106,13 @@ def register(candidate: Candidate) -> tuple[Registration, str, str]:
             "report.html": page.encode(),
             "model_card.md": card.encode(),
             **_drawings(context.pictures),
+            **{
+                f"configuration/{name}": path.read_bytes()
+                for name, path in project.configuration_files.items()
+            },
         },
     )
-    path = project.state.reports(project.fleet.name) / f"model-v{version.version}.html"
+    path = project.state.model_report(project.fleet.name, version.version)
     with files.file_written_whole(path) as draft:
         draft.write_text(page, encoding="utf-8")
     decision = candidate.decision
@@ -268,7 +272,7 @@ def _context(candidate: Candidate, version: Version) -> ReportContext:
 
 
 def _splits(candidate: Candidate) -> tuple[report.Split, ...]:
-    moments = candidate.training_set["event_timestamp"]
+    moments, labels = (candidate.training_set[name] for name in ("event_timestamp", "label"))
     windows = training.split(candidate.training_set, candidate.project)
     masks = {
         "development": windows.test.training(moments),
@@ -279,6 +283,7 @@ def _splits(candidate: Candidate) -> tuple[report.Split, ...]:
         report.Split(
             name,
             int(mask.sum()),
+            int(labels[mask].sum()),
             moments[mask].min().to_pydatetime(),
             moments[mask].max().to_pydatetime(),
         )

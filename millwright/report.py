@@ -38,13 +38,16 @@ VARIABLES = {
 
 @dataclass(frozen=True)
 class Split:
-    """One part of the data: its name, its size and the cut-offs that it spans, both included."""
+    """One part of the data: its name, its size and the cut-offs that it spans, both included.
+
+    `positives` are the rows that a failure follows within the horizon.
+    """
 
     name: str
     rows: int
+    positives: int
     start: datetime
     end: datetime
-    failures: int | None = None
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,7 @@ def planner_summary(context: ReportContext) -> tuple[str, ...]:
             f"{length(fleet.lead_time, fleet)} ahead"
         )
         if found.median_warning_hours is not None:
-            warning = timedelta(hours=round(found.median_warning_hours, 1))
-            caught += f", half of them {length(warning, fleet)} ahead or more"
+            caught += f", half of them {warning(found.median_warning_hours, fleet)} ahead or more"
         late = found.failures_flagged_late
         caught += f". It flagged {late} more, too late to act." if late else "."
     weekly = found.false_alarms / found.machine_months / (MONTH / timedelta(days=7))
@@ -191,6 +193,13 @@ def length(duration: timedelta, fleet: Fleet) -> str:
     return _counted(hours / 24, "day") if hours >= 48 else _counted(hours, "hour")
 
 
+def warning(hours: float, fleet: Fleet) -> str:
+    """A time that was measured, in words: `22.5 hours`, `2.1 days`, `26.5 cycles`."""
+    if fleet.counts_cycles or hours < 48:
+        return length(timedelta(hours=round(hours, 1)), fleet)
+    return _counted(round(hours / 24, 1), "day")
+
+
 def money(amount: float, currency: str) -> str:
     """`amount` without cents: `EUR 21,500`."""
     return f"{currency} {amount:,.0f}"
@@ -220,6 +229,7 @@ def _render(template: str, context: ReportContext, **more: object) -> str:
         count=lambda value: f"{value:,}",
         money=lambda amount: money(amount, context.fleet.costs.currency),
         length=lambda duration: length(duration, context.fleet),
+        warning=lambda hours: warning(hours, context.fleet),
         moment=lambda moment: f"{moment:%Y-%m-%d %H:%M}",
         cell=cell,
         size=len,

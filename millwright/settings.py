@@ -75,6 +75,11 @@ class State:
         """Where MLflow keeps the files of its runs."""
         return self.root / "mlflow"
 
+    @property
+    def cache(self) -> Path:
+        """What libraries keep to be faster next time."""
+        return self.home / "cache"
+
     def incoming(self, fleet: str) -> Path:
         """The tables of a simulated fleet, as they would arrive from a real one."""
         return self.home / "simulated" / fleet
@@ -102,6 +107,14 @@ class State:
     def reports(self, fleet: str) -> Path:
         """HTML reports on batches and on models."""
         return self.root / fleet / "reports"
+
+    def batch_report(self, fleet: str, batch: str | None) -> Path:
+        """The report on a batch; a batch without telemetry has none."""
+        return self.reports(fleet) / f"batch-{batch}.html"
+
+    def model_report(self, fleet: str, version: int) -> Path:
+        """The report on a version of the failure model."""
+        return self.reports(fleet) / f"model-v{version}.html"
 
 
 def load_settings(environment: str = "local") -> Settings:

@@ -229,8 +229,8 @@ class Staging:
         )
         if part.is_csv:
             self._do(
-                f"INSERT INTO malformed_{table} SELECT {number}, line - 1, any_value(csv_line) "
-                "FROM reject_errors GROUP BY line"
+                f"INSERT INTO malformed_{table} SELECT {number}, line - 1, "
+                "any_value(trim(csv_line, chr(10) || chr(13))) FROM reject_errors GROUP BY line"
             )
             self._forget_rejects()
 

@@ -59,6 +59,7 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
         contenders["champion"] = summary["champion"]
     gate = summary["gate"]
     return {
+        **_deliveries(summary),
         "data": f"dataset {summary['dataset_version']}",
         "rows": f"{rows['training']:,} to learn from ({rows['validation']:,} in validation folds), "
         f"{rows['test']:,} to judge by",
@@ -76,20 +77,13 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
 
 def ingest_table(summary: Summary) -> dict[str, str]:
     """The lines that a person reads at the end of an ingest."""
-    tables = {
-        name: ", ".join(f"{counts[what]:,} {what}" for what in FATES if counts[what])
-        for name, counts in summary["rows"].items()
-    }
-    table = {
+    return {
         "batch": summary["batch"] or "none: nothing new",
         "dataset": summary["dataset_version"],
-        **tables,
+        **_deliveries(summary),
+        **({"report": summary["data_report"]} if summary["data_report"] else {}),
+        "took": took(summary),
     }
-    if summary["refused"]:
-        reasons = ", ".join(f"{n:,} {reason}" for reason, n in summary["reasons"].items())
-        table["refused"] = f"{summary['refused']:,} rows ({reasons})"
-        table["quarantine"] = "\n".join(summary["quarantine"])
-    return {**table, "took": took(summary)}
 
 
 def features_table(summary: Summary) -> dict[str, str]:
@@ -98,7 +92,25 @@ def features_table(summary: Summary) -> dict[str, str]:
         view["view"]: f"{view['rows']:,} rows; {len(view['made'])} periods made anew"
         for view in summary["views"]
     }
-    return {"dataset": summary["dataset_version"], **views, "took": took(summary)}
+    return {
+        **_deliveries(summary),
+        "dataset": summary["dataset_version"],
+        **views,
+        "took": took(summary),
+    }
+
+
+def _deliveries(summary: Summary) -> dict[str, str]:
+    """What became of the rows of each table, if the run took any in."""
+    table = {
+        name: ", ".join(f"{counts[what]:,} {what}" for what in FATES if counts[what])
+        for name, counts in summary.get("tables", {}).items()
+    }
+    if summary.get("refused"):
+        reasons = ", ".join(f"{n:,} {reason}" for reason, n in summary["reasons"].items())
+        table["refused"] = f"{summary['refused']:,} rows ({reasons})"
+        table["quarantine"] = "\n".join(summary["quarantine"])
+    return table
 
 
 def took(summary: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from zenml import step
 from zenml.types import HTMLString
 
 from millwright import data_report, terminal
+from millwright.files import file_written_whole
 from millwright.ingest import ingest
 from millwright.sources import SOURCE_VARIABLE, open_source
 from steps.opening import opened
@@ -36,7 +37,10 @@ def ingest_tables(
 def describe_batch(fleet: str, counts: dict[str, Any]) -> Annotated[HTMLString, "data_report"]:
     """Report on the telemetry that the batch brought."""
     project = opened(fleet)
-    report = data_report.report_on(
-        project.raw, counts["batch"], project.state.reports(fleet), project.settings
-    )
-    return HTMLString(report.read_text(encoding="utf-8") if report else "Nothing new came in.")
+    path = project.state.batch_report(fleet, counts["batch"])
+    page = data_report.report_on(project.raw, counts["batch"], project.settings)
+    if page is None:
+        return HTMLString("No telemetry came in.")
+    with file_written_whole(path) as draft:
+        draft.write_text(page, encoding="utf-8")
+    return HTMLString(page)

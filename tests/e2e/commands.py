@@ -14,7 +14,7 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 FLEET = "small"
-FOREIGN = ("ZENML_", "MLFLOW_", "FEAST_", "MILLWRIGHT_", "GIT_", "PYTEST_")
+FOREIGN = ("ZENML_", "MLFLOW_", "FEAST_", "MILLWRIGHT_", "GIT_", "PYTEST_", "XDG_", "MPL", "UV_")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,15 @@ class Clone:
     def environment(self, home: Path) -> dict[str, str]:
         """The environment of a user who has set nothing but where state and fleets are."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(FOREIGN)}
-        return {**kept, "MILLWRIGHT_HOME": str(home), "MILLWRIGHT_FLEETS": str(self.fleets)}
+        user = user_folders(home)
+        for folder in user.values():
+            folder.mkdir(parents=True, exist_ok=True)
+        return {
+            **kept,
+            **{name: str(folder) for name, folder in user.items()},
+            "MILLWRIGHT_HOME": str(home),
+            "MILLWRIGHT_FLEETS": str(self.fleets),
+        }
 
     def start(self, home: Path, *words: str, script: str = "run.py", **more: Any) -> Any:
         """Start a script of the project, at the head of a process group of its own."""
@@ -123,6 +131,12 @@ class Clone:
         shutil.copytree(self.folder, folder / "project", ignore=shutil.ignore_patterns(".git"))
         shutil.copytree(self.fleets, folder / "fleets")
         return Clone(folder / "project", folder / "fleets")
+
+
+def user_folders(home: Path) -> dict[str, Path]:
+    """The home and the scratch folder of the user whose state is in `home`; empty at first."""
+    user = home.parent / f"{home.name}-user"
+    return {"HOME": user / "home", "TMPDIR": user / "tmp"}
 
 
 def rewrite(path: Path, **changes: Any) -> None:

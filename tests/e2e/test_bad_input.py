@@ -198,10 +198,10 @@ def test_a_sensor_named_twice_is_refused(plant: Clone, tmp_path: Path) -> None:
 def test_a_home_that_cannot_be_written_is_told_at_once(plant: Clone, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("no folder", encoding="utf-8")
     data = write(good_tables(), tmp_path / "data")
-    process = plant.start(tmp_path / "file" / "home", *INGEST, "--data", str(data))
+    process = plant.start(tmp_path / "file", *INGEST, "--data", str(data))
     ended = plant.finish(process, tmp_path)
     assert ended.code == 2
-    assert str(tmp_path / "file" / "home") in ended.error
+    assert str(tmp_path / "file") in ended.error
     assert "MILLWRIGHT_HOME" in ended.error
     assert ended.cpu < AT_ONCE
 
@@ -256,7 +256,7 @@ def test_bad_rows_go_to_quarantine_and_change_nothing(home: Path, refused: Any) 
     assert ended.code == 3, ended.stderr
     assert ended.summary["status"] == "refused"
     assert "Traceback" not in ended.stderr
-    assert ended.summary["rows"]["telemetry"]["new"] == 0
+    assert ended.summary["tables"]["telemetry"]["new"] == 0
     assert contents(home / "local" / "plant" / "raw") == before
 
 
@@ -283,5 +283,5 @@ def test_good_rows_beside_bad_ones_are_taken_in_once(
     ended = plant.run(home, *INGEST, "--data", str(write(tables, tmp_path / "data")))
     assert ended.code == 3, ended.stderr
     assert ended.summary["reasons"] == {"duplicate_row": 1, "no_reading": 1}
-    assert ended.summary["rows"]["telemetry"]["new"] == 1
-    assert ended.summary["rows"]["telemetry"]["unchanged"] == 96
+    assert ended.summary["tables"]["telemetry"]["new"] == 1
+    assert ended.summary["tables"]["telemetry"]["unchanged"] == 96

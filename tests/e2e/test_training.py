@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import FLEET, Clone, Ended, contents, rewrite
+from commands import FLEET, Clone, Ended, contents, rewrite, user_folders
 
 SUMMARY = {
     "pipeline", "environment", "fleet", "status", "dataset_version", "rows", "seconds",
@@ -120,6 +120,8 @@ def test_mlflow_holds_parameters_metrics_plots_and_pages(
     plots = {"precision_recall", "calibration", "cost", "contributions", "timeline"}
     assert {f"plots/{name}.png" for name in plots} <= set(run["artifacts"])
     assert {"report.html", "model_card.md"} <= set(run["artifacts"])
+    files = {"fleet.yaml", "settings.yaml", "training.yaml", "gate.yaml"}
+    assert {f"configuration/{name}" for name in files} <= set(run["artifacts"])
 
 
 def test_the_registered_model_leads_back_to_data_code_and_features(
@@ -186,6 +188,8 @@ def test_a_release_with_one_flipped_bit_is_not_loaded(
 
 def test_nothing_is_written_outside_the_home(clone: Clone, again: Ended) -> None:
     assert clone.changes() == ""
+    for folder in user_folders(Path(again.home)).values():
+        assert list(folder.rglob("*")) == []
     assert not list(clone.folder.rglob("mlruns"))
     assert not (clone.folder / ".millwright").exists()
 
@@ -225,7 +229,11 @@ def test_a_fresh_home_gives_the_same_model_to_the_last_digit(
         Path(ended.summary["release"], "model.ubj").read_bytes() for ended in (trained, fresh)
     ]
     assert models[0] == models[1]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "home-summary.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "home",
+        "home-summary.json",
+        "home-user",
+    ]
 
 
 def test_a_model_that_misses_limits_ends_as_refused_with_each_of_them(

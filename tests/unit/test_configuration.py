@@ -1,5 +1,6 @@
 """What `load` says of configuration files that are wrong, of every kind that there is."""
 
+import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -111,7 +112,13 @@ def test_the_same_key_may_stand_in_two_sections(write: Write) -> None:
     ["engine: [power\n", "engine:\n\tpower: 3\n", "a: 1\n---\nb: 2\n", "? [a]\n: b\n", "a: \0"],
 )
 def test_what_is_not_yaml_is_refused(write: Write, text: str) -> None:
-    assert refusal(write(text))[0].startswith("train.yaml is not valid YAML: ")
+    (fault,) = refusal(write(text))
+    assert re.match(r"train\.yaml(:\d+:| is) not valid YAML: ", fault)
+
+
+def test_what_is_not_yaml_is_refused_with_its_line(write: Write) -> None:
+    (fault,) = refusal(write("engine:\n  power: 3\n  fuel: [a, b\nwagons: 2\n"))
+    assert fault.startswith("train.yaml:4: not valid YAML: while parsing a flow sequence")
 
 
 @pytest.mark.parametrize("text", ["", "# nothing yet\n", "just words\n", "- a\n- b\n", "7\n"])
@@ -158,6 +165,8 @@ def test_the_nearest_name_is_suggested() -> None:
     assert nearest("trainnig", ["ingest", "training"]) == "did you mean 'training'?"
     assert nearest("x", ["ingest", "training"]) == "valid names: ingest, training"
     assert nearest("x", []) == "none is defined"
+    many = [str(number) for number in range(1, 31)]
+    assert nearest("x", many).endswith("11, 12 and 18 more")
 
 
 CONFIGS = REPOSITORY / "configs"
@@ -200,6 +209,19 @@ def test_a_misspelt_key_is_refused_in_every_kind_of_file(
     assert f"train.yaml:{line}: unknown key '{key}'; did you mean '{meant}'?" in refusal(
         write(text.replace(right, wrong)), section
     )
+
+
+def test_faults_of_keys_together_stand_each_on_its_line(write: Write) -> None:
+    text = (CONFIGS / "fleets/simulated.yaml").read_text(encoding="utf-8")
+    wrong = text.replace("lead_time: 4h", "lead_time: 250h")
+    wrong = wrong.replace("test_window: 73d", "test_window: 1h")
+    assert wrong.count("250h") == wrong.count("test_window: 1h") == 1
+    lines = wrong.splitlines()
+    faults = refusal(write(wrong), Fleet)
+    assert [int(fault.split(":")[1]) for fault in faults] == [
+        next(n for n, line in enumerate(lines, 1) if line.startswith(key))
+        for key in ("lead_time", "test_window")
+    ]
 
 
 def test_every_configuration_file_of_the_repository_is_read_by_a_section() -> None:

@@ -45,24 +45,26 @@ def few_rows() -> Settings:
 def test_the_sample_is_the_same_each_time_and_no_larger_than_asked(store: RawStore) -> None:
     (batch,) = store.batches()
 
-    first, second = (sample(store, batch.batch, 25) for _ in range(2))
+    first, second = (sample(store, batch, 25) for _ in range(2))
 
     assert len(first) == 25
     assert first["timestamp"].is_monotonic_increasing
     pd.testing.assert_frame_equal(first, second)
-    assert len(sample(store, batch.batch, 1000)) == 60
+    assert len(sample(store, batch, 1000)) == 60
 
 
 def test_the_report_is_one_page_that_names_the_sensors_that_sent_nothing(
-    store: RawStore, tmp_path: Path, offline: list[Any]
+    store: RawStore, offline: list[Any]
 ) -> None:
     (batch,) = store.batches()
 
-    path = report_on(store, batch.batch, tmp_path / "reports", few_rows())
+    page = report_on(store, batch.batch, few_rows())
 
-    assert path == tmp_path / "reports" / f"batch-{batch.batch}.html"
-    page = path.read_text(encoding="utf-8")
-    assert f"<title>plant, batch {batch.batch}; no readings of noise</title>" in page
+    assert page is not None
+    assert f"<title>Batch {batch.batch} of fleet plant</title>" in page
+    assert f"<h1>Batch {batch.batch} of fleet plant</h1>" in page
+    assert "60 of telemetry" in page
+    assert "0 were refused. Below, 25 rows of telemetry. There are no readings of noise." in page
     assert "heat" in page
     assert '<script src="http' not in page
     assert "url(http" not in page
@@ -79,11 +81,15 @@ def test_a_batch_without_any_reading_is_described_all_the_same() -> None:
         }
     )
 
-    assert "no readings of heat, noise" in describe_batch(frame, plant(), "a <batch>")
+    assert "no readings of heat, noise" in describe_batch(frame, plant(), "a <batch>", "It has")
 
 
 def test_there_is_no_report_on_a_batch_that_brought_no_telemetry(
     store: RawStore, tmp_path: Path
 ) -> None:
-    assert report_on(store, None, tmp_path / "reports", few_rows()) is None
-    assert not (tmp_path / "reports").exists()
+    assert report_on(store, None, few_rows()) is None
+    late = raw(reading(1, "2025-01-01T00:00:00Z", heat=0, sound=""))
+    late["failures"] = [{"id": 2, "at": "2025-01-03T00:00:00Z", "part": "fan"}]
+    take_in(plant(), write_csv(tmp_path / "later", late), tmp_path)
+    assert [piece.table for piece in store.batches()[-1].files] == ["failures"]
+    assert report_on(store, store.batches()[-1].batch, few_rows()) is None

@@ -58,7 +58,7 @@ def test_the_result_says_what_became_of_every_row(tmp_path: Path) -> None:
     assert (telemetry.read, telemetry.new, telemetry.refused) == (4, 2, 2)
     assert telemetry.reasons == {"unknown_machine": 1, "duplicate_row": 1}
     assert result.refused == 2
-    assert result.summary()["rows"]["machines"]["new"] == 2
+    assert result.summary()["tables"]["machines"]["new"] == 2
     assert result.dataset_version == RawStore(tmp_path / "raw", plant()).dataset_version
 
 

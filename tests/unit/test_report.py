@@ -58,7 +58,7 @@ def context():
         code_version="c0de",
         feature_service="failure_model_v1",
         detector_version="detector-7",
-        splits=(Split("training", 12_345, START, START + pd.Timedelta(days=9), 31),),
+        splits=(Split("training", 12_345, 310, START, START + pd.Timedelta(days=9)),),
         parameters={"max_depth": 4, "odd|name": "<img src=x>"},
         candidate=model,
         baselines={"logistic_regression": rule},

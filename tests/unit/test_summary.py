@@ -111,6 +111,14 @@ def test_a_person_reads_what_came_of_a_training_run(project: Project) -> None:
     assert all(isinstance(value, str) for value in table.values())
 
 
+def test_a_person_reads_what_a_training_run_took_in_first(project: Project) -> None:
+    table = summary.training_table(of_training() | RUN | INGEST, project)
+    assert table["telemetry"] == "1,000 read, 998 new, 2 refused"
+    assert table["refused"] == "2 rows (1 out of range, 1 unknown machine)"
+    assert "quarantine" in table
+    assert table["gate"] == "passed"
+
+
 def test_a_person_reads_why_a_model_was_refused(project: Project) -> None:
     found = of_training(RULE.model_copy(update={"roc_auc": None})) | RUN
     table = summary.training_table(found, project)
@@ -123,13 +131,14 @@ def test_a_person_reads_why_a_model_was_refused(project: Project) -> None:
 COUNTS = {"read": 0, "new": 0, "unchanged": 0, "corrections": 0, "refused": 0}
 INGEST = RUN | {
     "batch": "b1",
-    "rows": {
+    "tables": {
         "telemetry": COUNTS | {"read": 1000, "new": 998, "refused": 2},
         "failures": COUNTS | {"read": 3, "unchanged": 2, "corrections": 1},
     },
     "refused": 2,
     "reasons": {"out of range": 1, "unknown machine": 1},
     "quarantine": ["q/telemetry-1.parquet", "q/failures-1.parquet"],
+    "data_report": "reports/batch-b1.html",
 }
 
 
@@ -141,12 +150,15 @@ def test_a_person_reads_what_an_ingest_took_and_what_it_refused() -> None:
         "failures": "3 read, 2 unchanged, 1 corrections",
         "refused": "2 rows (1 out of range, 1 unknown machine)",
         "quarantine": "q/telemetry-1.parquet\nq/failures-1.parquet",
+        "report": "reports/batch-b1.html",
         "took": "12.3 s, 1,234 MB at the peak",
     }
 
 
 def test_a_person_reads_that_there_was_nothing_new() -> None:
-    found = summary.ingest_table(INGEST | {"batch": None, "refused": 0, "rows": {}})
+    found = summary.ingest_table(
+        INGEST | {"batch": None, "refused": 0, "tables": {}, "data_report": None}
+    )
     assert found["batch"] == "none: nothing new"
     assert not {"refused", "quarantine"} & set(found)
 
