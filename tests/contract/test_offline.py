@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from feature_oracle import Oracle, Row
 
+from millwright import anomaly
 from millwright.engine import DuckDBEngine
 from millwright.errors import DataError, MillwrightError
 from millwright.fleet import Fleet
@@ -485,6 +486,17 @@ def test_no_score_lies_within_the_fit_window_and_every_later_window_has_one(
     later = windows[windows.index.get_level_values(1) > fit_end]
     assert scores.index.equals(later.index)
     assert scores["anomaly_score"].between(0, 1).all()
+
+
+def test_a_score_is_what_the_detector_says_of_the_windows_of_its_row(daily: Course) -> None:
+    assert daily.last.detector is not None
+    detector = anomaly.load(daily.last.place / "detectors", daily.last.detector)
+    scores = table(daily.whole, "anomaly")["anomaly_score"]
+    # One row at a time, so that neither order nor neighbours can matter.
+    chosen = scores.index[:: len(scores) // 25]
+    windows = table(daily.whole, "sensor_window_6h").loc[chosen].reset_index()
+    said = [detector.score(windows.iloc[[row]])[0] for row in range(len(windows))]
+    assert scores[chosen].tolist() == said
 
 
 def test_an_earlier_history_makes_another_detector_and_all_scores_again(
