@@ -1,12 +1,13 @@
 """Runs a pipeline: `python run.py --pipeline training`. `--help` lists the rest.
 
 Exit codes: 0 done; 2 bad input or configuration; 3 finished, but refused something (rows in
-quarantine, or a model that did not pass the gate); 1 anything else.
+quarantine, or a model that did not pass the gate); 130 and 143 interrupted; 1 anything else.
 """
 
 import argparse
 import os
 import resource
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # What takes seconds to import is imported where it is used: a misspelt name is told at once.
-from millwright import stack_file, terminal
+from millwright import interruption, stack_file, terminal
 from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, DataError, MillwrightError
 from millwright.fleet import fleets_folder, load_fleet
 from millwright.lock import held
 from millwright.settings import HOME, State, load_settings, process_environment, state
+from millwright.views import feature_views
 
 if TYPE_CHECKING:
     from millwright.project import Project
@@ -36,8 +38,10 @@ def main(words: Sequence[str] | None = None) -> int:
         "pipeline": asked.pipeline, "environment": asked.stack, "fleet": asked.fleet,
         "status": "failed",
     }  # fmt: skip
+    interruption.end_at_once(lambda: _interrupted(result, asked.json))
     try:
         with _recorded(result, asked.json):
+            _settle()
             _check(asked, unknown)
             _prepare(state(asked.stack))
             project = _execute(asked, result)
@@ -45,9 +49,6 @@ def main(words: Sequence[str] | None = None) -> int:
     except MillwrightError as err:
         terminal.fail(str(err))
         return err.exit_code
-    except KeyboardInterrupt:
-        terminal.fail("interrupted; run the same command again to go on from here")
-        return 130
     return 3 if result.get("refused") or result["status"] == "refused" else 0
 
 
@@ -106,7 +107,8 @@ class Run:
                 raise ConfigurationError(
                     f"the raw store holds another simulation of fleet '{fleet.name}' than its file "
                     "now asks for, and two histories must not mix; start anew with "
-                    f"rm -r {self.project.state.root / fleet.name} {folder}"
+                    f"{shlex.join(['rm', '-r', str(self.project.state.root / fleet.name)])} "
+                    f"{shlex.quote(str(folder))}"
                 )
             terminal.say(
                 f"nothing was ingested yet: simulating {fleet.simulation.machines} machines over "
@@ -155,21 +157,29 @@ class Run:
 
         from millwright import summary
         from millwright.registry import open_experiment
-        from millwright.release import champion
+        from millwright.release import SUMS, champion
         from pipelines.training import training
 
         terminal.say("training")
         where = self.project.state
         open_experiment(where.mlflow_uri, "training", where.mlflow_artifacts)
-        released = champion(self.project.state.releases(self.project.fleet.name))
+        released = champion(where.releases(self.project.fleet.name))
+        # Names come again when MLflow's register is lost; what is in a release does not.
+        sums = released / SUMS if released else None
+        mark = sums.read_text(encoding="utf-8") if sums and sums.is_file() else str(released)
         fingerprint = self.project.fingerprint()
         # The version of ZenML's own register carries the fingerprint, as that of MLflow does.
         model = Model(
             name=self.project.model_name, version=fingerprint, save_models_to_registry=False
         )
-        run = training.with_options(model=model)(
-            self.project.fleet.name, fingerprint, released and released.name
-        )
+        words = (self.project.fleet.name, fingerprint, mark)
+        try:
+            run = training.with_options(model=model)(*words)
+        except FileNotFoundError as err:
+            if not str(err.filename).startswith(str(where.zenml)):
+                raise
+            terminal.warn(f"{err.filename}, made by an earlier run, is gone; making all anew")
+            run = training.with_options(model=model, enable_cache=False)(*words)
         return summary.of_training(
             judgement=_artifact(run, "evaluate_models", "judgement"),
             decision=_artifact(run, "apply_gate", "decision"),
@@ -226,7 +236,10 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         )
     fleet = load_fleet(asked.fleet)
     for path in fleets_folder().glob("*.yaml"):
-        load_fleet(path.stem)  # the feature store publishes all fleets, so all must be sound
+        # The feature store publishes all fleets, so all must be sound.
+        feature_views(load_fleet(path.stem))
+    if asked.received and not asked.data:
+        raise ConfigurationError("--received says when data became known; name them: --data PLACE")
     if asked.received and asked.received > datetime.now(UTC):
         raise ConfigurationError(f"--received {asked.received.isoformat()} lies in the future")
     load_settings(asked.stack)
@@ -239,6 +252,13 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         from millwright.gate import load_limits
 
         load_limits()
+
+
+def _settle() -> None:
+    """Have relative paths mean the same wherever the process works later."""
+    for name in ("MILLWRIGHT_HOME", "MILLWRIGHT_FLEETS"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).resolve())
 
 
 def _prepare(state: State) -> None:
@@ -283,6 +303,13 @@ def _recorded(result: dict[str, Any], path: Path | None) -> Iterator[None]:
         result |= _cost(started)
         if path:
             terminal.write_json(path, result)
+
+
+def _interrupted(result: dict[str, Any], path: Path | None) -> None:
+    said = "interrupted; run the same command again to go on from here"
+    terminal.fail(said)
+    if path:
+        terminal.write_json(path, result | {"status": "failed", "error": said})
 
 
 def _cost(started: float) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from millwright import durations, release, terminal
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
-from millwright.settings import state
+from millwright.settings import load_settings, state
 from millwright.simulator import simulate
 
 
@@ -88,13 +88,17 @@ def _simulate(asked: argparse.Namespace) -> int:
 
 
 def _list_releases(asked: argparse.Namespace) -> int:
+    load_settings(asked.stack)  # there must be such an environment
     folder = state(asked.stack).releases(load_fleet(asked.fleet).name)
     champion = release.champion(folder)
     rows = {}
-    for path in sorted(folder.glob("v*"), key=lambda path: (len(path.name), path.name)):
+    found = [path for path in folder.glob("v*") if path.name[1:].isdecimal()]
+    for path in sorted(found, key=lambda path: int(path.name[1:])):
         manifest = release.load(path).manifest
         mark = " (champion)" if path == champion else ""
         rows[path.name + mark] = f"{manifest.name} on dataset {manifest.dataset_version}"
+    if champion and not champion.is_dir():
+        terminal.warn(f"{folder / 'champion'} names {champion.name}, and there is no such release")
     terminal.show_table(f"releases of fleet {asked.fleet}", rows or {"none": "train a model first"})
     return 0
 

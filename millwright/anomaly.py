@@ -1,9 +1,9 @@
 """The anomaly detector: an isolation forest that has seen healthy telemetry alone.
 
-It learns once, from the first `fit_window` of a fleet's history as it was known when that window
-ended, and from then on scores every step. So a score never knows more than was known at its time,
-and a step within the fit window has none. Its folder is named by what it was made from; a detector
-is never changed, only followed by another.
+It learns from the first `fit_window` of a fleet's history as it was known when that window ended,
+and scores every step from then on. So a score never knows more than was known at its time, and a
+step within the fit window has none. Its folder is named by what it was made from; a detector is
+never changed, only followed by another, when rows are taken in that were known in time.
 """
 
 import hashlib

@@ -66,6 +66,7 @@ def step_readings(telemetry: ir.Table, fleet: Fleet) -> ir.Table:
             versions.known >= rows.row_known,
             rows.until.isnull() | (versions.known < rows.until),
         ],
+        rname="row:{name}",  # no sensor has such a name
     )
     # Counted from the step's own end the seconds are small, and a slope over them is exact.
     seconds = _whole_seconds(held.timestamp) - held.step * _seconds(fleet.step)
@@ -106,45 +107,51 @@ def error_counts(readings: ir.Table, errors: ir.Table, view: View, fleet: Fleet)
     """How often each error code came in the window that ends with each step."""
     rows = _versioned(errors, fleet, key=["machine_id", "timestamp", "code"])
     label = fleet.label(_window(view))
+    # Codes may be called as they like: no other column has such a prefix.
+    sent = {code: f"sent:{code}" for code in fleet.error_codes}
     counts = rows.select(
         "machine_id",
         "step",
         "known",
         "until",
-        **{code: _one(rows.code == code) for code in fleet.error_codes},
+        **{name: _one(rows.code == code) for code, name in sent.items()},
     )
 
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
-        return {
-            f"{code}_count_{label}": rows[code].sum().coalesce(0).cast("float64")
-            for code in fleet.error_codes
-        }
+        return {f"{code}_count_{label}": rows[name].sum() for code, name in sent.items()}
 
     rolled = _rolling(_with_grid(counts, readings), counts, statistics, view, fleet)
+    # Where no row was there to count, there was no error.
+    rolled = rolled.mutate(**{name: rolled[name].coalesce(0.0) for name in view.features})
     return _stamped(rolled, fleet, list(view.features))
 
 
 def component_ages(readings: ir.Table, maintenance: ir.Table, fleet: Fleet) -> ir.Table:
     """Hours (cycles, for a fleet that counts those) since each component was last replaced."""
     rows = _versioned(maintenance, fleet, key=["machine_id", "timestamp", "component"])
+    # Components may be called as they like: no other column has such a prefix.
+    replacements = {part: f"replaced:{part}" for part in fleet.components}
     replaced = rows.select(
         "machine_id",
         "step",
         "known",
         "until",
         **{
-            part: (rows.component == part).ifelse(rows.step, ibis.null("int64"))
-            for part in fleet.components
+            last: (rows.component == part).ifelse(rows.step, ibis.null("int64"))
+            for part, last in replacements.items()
         },
     )
 
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
-        return {part: rows[part].max() for part in fleet.components}
+        return {last: rows[last].max() for last in replacements.values()}
 
     rolled = _rolling(_with_grid(replaced, readings), replaced, statistics, None, fleet)
     hours = _seconds(fleet.step) / 3600
     ages = rolled.mutate(
-        **{f"{part}_age": (rolled.step - rolled[part]) * hours for part in fleet.components}
+        **{
+            f"{part}_age": (rolled.step - rolled[last]) * hours
+            for part, last in replacements.items()
+        }
     )
     return _stamped(ages, fleet, [f"{part}_age" for part in fleet.components])
 
@@ -211,7 +218,7 @@ def _rolling(
     )
     # A version at which nothing in its window was known yet still is one, of empty statistics.
     found = moments.left_join(found, ["machine_id", "step", "known"]).select(*names, "known")
-    return in_time.union(_empty_as(found, in_time))
+    return in_time.union(found.select(in_time.columns))
 
 
 def _within(asked: ir.Table, rows: ir.Table, steps: int | None) -> ir.Table:
@@ -232,12 +239,6 @@ def _with_grid(rows: ir.Table, readings: ir.Table) -> ir.Table:
         name: ibis.null(kind) for name, kind in latest.schema().items() if name not in grid.columns
     }
     return latest.union(grid.mutate(**empty).select(latest.columns))
-
-
-def _empty_as(found: ir.Table, like: ir.Table) -> ir.Table:
-    """Counts of nothing are zero where `found` has no rows to count."""
-    counts = {name: found[name].coalesce(0.0) for name in found.columns if "_count_" in name}
-    return found.mutate(**counts).select(like.columns)
 
 
 def _stamped(rows: ir.Table, fleet: Fleet, features: list[str]) -> ir.Table:

@@ -5,10 +5,11 @@ from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, FiniteFloat
 
-# What a frame has beside sensors and attributes.
+# What a frame has beside sensors and attributes, or a table while it is worked on.
 RESERVED = frozenset((
     "machine_id", "timestamp", "received", "event_timestamp", "created_timestamp", "label", "part",
-    "refusals", "fingerprint", "fate", "code", "component", "anomaly_score",
+    "refusals", "fingerprint", "fate", "code", "component", "anomaly_score", "rowid", "period",
+    "step", "known", "until", "row_known",
 ))  # fmt: skip
 
 Item = TypeVar("Item")
@@ -22,6 +23,18 @@ def distinct(items: tuple[Item, ...]) -> tuple[Item, ...]:
                 f"entry {index + 1} is the same as entry {items.index(item) + 1}; keep one of them"
             )
     return items
+
+
+def distinct_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse `names` of which two differ in their case alone: columns are named after them."""
+    lower = [name.lower() for name in distinct(names)]
+    for index, name in enumerate(lower):
+        if name in lower[:index]:
+            raise ValueError(
+                f"'{names[lower.index(name)]}' and '{names[index]}' differ in their case alone; "
+                "keep one of them, and write it in one way in the data"
+            )
+    return names
 
 
 def _name(name: str) -> str:

@@ -17,12 +17,13 @@ from millwright import durations
 from millwright.configuration import SEPARATOR, Strict, load, nearest
 from millwright.durations import Duration
 from millwright.errors import ConfigurationError
-from millwright.fields import ColumnName, Name, Range, distinct
+from millwright.fields import ColumnName, Name, Range, distinct, distinct_names
 
 Statistic = Literal["mean", "std", "min", "max", "slope"]
 TABLES = ("machines", "telemetry", "errors", "maintenance", "failures")
 
 Values = Annotated[tuple[str, ...], AfterValidator(distinct)]
+Names = Annotated[tuple[str, ...], AfterValidator(distinct_names)]
 Lengths = Annotated[tuple[Duration, ...], AfterValidator(distinct)]
 Statistics = Annotated[tuple[Statistic, ...], Field(min_length=1), AfterValidator(distinct)]
 
@@ -163,8 +164,8 @@ class Fleet(Strict):
     partition: Literal["day", "month"] = "month"
     tables: Tables
     sensors: dict[ColumnName, Sensor] = Field(min_length=1)
-    error_codes: Values = ()
-    components: Values = ()
+    error_codes: Names = ()
+    components: Names = ()
     attributes: dict[ColumnName, Attribute] = Field(default_factory=dict)
     features: Features
     anomaly: Anomaly
@@ -183,6 +184,13 @@ class Fleet(Strict):
         ):
             return {**values, "counts_cycles": True}
         return values
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_folder_of_ours(cls, name: str) -> str:
+        if name == "mlflow":
+            raise ValueError("'mlflow' is a folder beside those of the fleets; take another name")
+        return name
 
     @field_validator("timezone")
     @classmethod
@@ -237,12 +245,6 @@ class Fleet(Strict):
             f"'{name}' is a sensor and an attribute; give one of them another name"
             for name in self.sensors
             if name in self.attributes
-        ]
-        faults += [
-            f"'attributes.{part}_age' is what the age of component '{part}' is called; "
-            "give it another name, and its own by 'column'"
-            for part in self.components
-            if f"{part}_age" in self.attributes
         ]
         for kind, entries in (("sensors", self.sensors), ("attributes", self.attributes)):
             owners: dict[str, str] = {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from millwright.errors import BusyError
+from millwright.errors import BusyError, InputError
 
 PATIENCE = 3600.0
 
@@ -20,6 +20,7 @@ def held(path: Path, say: Callable[[str], None], patience: float = PATIENCE) -> 
 
     Raises:
         BusyError: the other process did not end in time.
+        InputError: the lock cannot be written.
     """
     lock = FileLock(path)
     holder = path.with_suffix(".pid")
@@ -34,6 +35,11 @@ def held(path: Path, say: Callable[[str], None], patience: float = PATIENCE) -> 
                 f"{_holder(holder)} still holds {path} after {patience:.0f} s; "
                 "let it end, or end it"
             ) from None
+    except OSError as err:
+        raise InputError(
+            f"cannot write {path}: {err.strerror}; give a folder that may be written, with "
+            "MILLWRIGHT_HOME"
+        ) from err
     try:
         holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield

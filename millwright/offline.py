@@ -1,20 +1,17 @@
-"""The offline store's tables: one parquet file for each feature view and period, kept up to date.
-
-    offline/sensor_window_24h/2025-01.parquet
-    offline/sensor_window_24h/_manifest.json
+"""The offline store's tables: which periods of which feature view are out of date, and making them.
 
 A period's file follows from the raw store alone, so it can be made again at any time and is the
-same. The manifest says which batches a view has taken in; a run makes those periods again that
-later batches reach into, and no others. Files are replaced whole, and the manifest last: a killed
-run leaves at worst some periods that are made again.
+same. A run makes those periods again that batches reach into which the view has not taken in yet,
+those whose file is gone or of another size, and no others. Files are replaced whole, and each
+view's manifest last: a killed run leaves at worst some periods that are made again.
 """
 
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib.metadata import version
@@ -25,16 +22,16 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from millwright import anomaly, engine, features, labels, periods, views
 from millwright.engine import KEYS, DuckDBEngine
 from millwright.errors import DataError, MillwrightError
 from millwright.files import file_written_whole
 from millwright.fleet import Fleet
-from millwright.raw_store import Piece, RawStore
+from millwright.raw_store import Piece, RawStore, first_line
 from millwright.settings import Engine
-from millwright.sql import literal, moment
+from millwright.sql import literal, moment, parquet, quoted
+from millwright.view_files import ViewFiles
 from millwright.views import View, detector_view, feature_views
 
 Progress = Callable[[str, int, int], None]
@@ -44,19 +41,8 @@ _SHAPE = {
     "step", "horizon", "partition", "sensors", "error_codes", "components", "attributes",
     "features", "anomaly", "counts_cycles",
 }  # fmt: skip
-_MANIFEST = "_manifest.json"
 # The period of rows that carry no time of their own.
 _ALWAYS = "always"
-
-
-@dataclass
-class Manifest:
-    """What a view's files were made from, and how many rows each has."""
-
-    definition: str
-    batches: list[str] = field(default_factory=list)
-    periods: dict[str, int] = field(default_factory=dict)
-    detector: str | None = None
 
 
 @dataclass(frozen=True)
@@ -97,30 +83,44 @@ class OfflineStore:
                 f"python run.py --pipeline ingest --fleet {self.fleet.name} --data FOLDER"
             )
         try:
-            return self._update(progress)
+            with self.raw.reading():
+                return self._update(progress)
         except (OSError, duckdb.Error) as err:
             raise MillwrightError(
-                f"cannot write the feature tables in {self.folder}: {err}; make room or give "
-                "another folder with MILLWRIGHT_HOME, and run again to go on from here"
+                f"cannot write the feature tables in {self.folder}: {first_line(err)}; make room "
+                "or give another folder with MILLWRIGHT_HOME, and run again to go on from here"
             ) from err
 
     def _update(self, progress: Progress | None) -> list[Built]:
-        manifests = {view.name: self._manifest(view) for view in self.computed}
-        stale = {view.name: self._stale(view, manifests[view.name]) for view in self.computed}
-        self._compute(manifests, stale, progress)
-        built = [self._finish(v, manifests[v.name], stale[v.name]) for v in self.computed]
+        held = {view.name: self._files(view) for view in self.computed}
+        stale = {view.name: self._stale(view, held[view.name]) for view in self.computed}
+        for files in held.values():
+            files.begin()
+        self._compute(held, stale, progress)
+        built = [self._finish(v, held[v.name], stale[v.name]) for v in self.computed]
         return [*built, self._score(progress)]
 
     def detector_version(self) -> str | None:
         """Which detector made the published scores; None where there are none yet."""
-        return self._manifest(self.scored).detector
+        return self._files(self.scored).detector
 
     def observed(self) -> pd.DataFrame:
-        """One row per machine: `machine_id`, and the times of its `first` and `last` step (UTC)."""
-        view = self.computed[0]
-        steps = self._read(view, self._manifest(view).periods, columns=KEYS[:2])
-        moments = steps.groupby("machine_id", as_index=False)["event_timestamp"]
-        return moments.agg(["min", "max"]).rename(columns={"min": "first", "max": "last"})
+        """One row per machine: `machine_id`, and the times of its `first` and `last` step (UTC).
+
+        Raises:
+            MillwrightError: a feature table is gone or damaged.
+        """
+        steps = self._files(self.computed[0])
+        if not steps.periods:
+            return pd.DataFrame(columns=["machine_id", "first", "last"])
+        rows = parquet(map(steps.path, steps.periods))
+        try:
+            return self._query(
+                "SELECT machine_id, min(event_timestamp) AS first, max(event_timestamp) AS last "
+                f"FROM {rows} GROUP BY machine_id ORDER BY machine_id"
+            )
+        except duckdb.Error as err:
+            raise steps.unreadable(err) from err
 
     def failures(self, known: datetime | None = None) -> pd.DataFrame:
         """All failures by now, or those `known` by then (UTC).
@@ -134,22 +134,22 @@ class OfflineStore:
         )
         if known is not None:
             rows += f" WHERE received <= {moment(known)}"
-        found: pd.DataFrame = self._engine().query(f"{rows} ORDER BY ALL").to_pandas()
-        return found
+        with self.raw.reading():
+            return self._query(f"{rows} ORDER BY ALL")
 
     def readings(self, machine: str, start: datetime) -> pd.DataFrame:
         """What the sensors of one machine read from `start` (UTC) on, by time."""
-        sensors = ", ".join(f'"{sensor}"' for sensor in self.fleet.sensors)
-        rows = self._engine().query(
-            f"SELECT machine_id, timestamp, {sensors} FROM ({self.raw.scan('telemetry')}) "
-            f"WHERE machine_id = {literal(machine)} "
-            f"AND timestamp >= TIMESTAMPTZ '{start.isoformat()}' ORDER BY timestamp, received"
-        )
-        found: pd.DataFrame = rows.to_pandas()
+        columns = ", ".join(map(quoted, ["machine_id", "timestamp", *self.fleet.sensors]))
+        with self.raw.reading():
+            found = self._query(
+                f"SELECT {columns} FROM ({self.raw.scan('telemetry')}) "
+                f"WHERE machine_id = {literal(machine)} AND timestamp >= {moment(start)} "
+                "ORDER BY timestamp, received"
+            )
         return found.drop_duplicates("timestamp", keep="last", ignore_index=True)
 
     def _compute(
-        self, manifests: dict[str, Manifest], stale: dict[str, list[str]], progress: Progress | None
+        self, held: dict[str, ViewFiles], stale: dict[str, list[str]], progress: Progress | None
     ) -> None:
         """Make the stale periods of all views that are expressions over raw tables."""
         timed = [view for view in self.computed if view.kind != "attributes"]
@@ -164,7 +164,7 @@ class OfflineStore:
             try:
                 needed = [view for view in timed if period in stale[view.name]]
                 for view, rows in engine.compute(period, needed):
-                    self._write(view, period, manifests[view.name], engine, rows)
+                    self._write(view, period, held[view.name], engine, rows)
             finally:
                 idle.put(engine)
 
@@ -177,73 +177,81 @@ class OfflineStore:
         engine = idle.get()
         for view in self.computed:
             if view.kind == "attributes" and stale[view.name]:
-                self._write(view, _ALWAYS, manifests[view.name], engine, engine.attributes(view))
+                self._write(view, _ALWAYS, held[view.name], engine, engine.attributes(view))
 
     def _score(self, progress: Progress | None) -> Built:
-        """Score the windows by the anomaly detector, which is fitted first if there is none."""
-        manifest = self._manifest(self.scored)
-        detector = self._detector(manifest)
+        """Score the windows by the anomaly detector, which is fitted first where it must be."""
+        files, windows = self._files(self.scored), self._files(detector_view(self.fleet))
+        detector = self._detector(files, windows)
+        if detector is None or detector.version != files.detector:
+            files.begin_anew()
         if detector is None:
-            return self._finish(self.scored, Manifest(manifest.definition), [])
-        if detector.version != manifest.detector:
-            manifest = Manifest(manifest.definition, detector=detector.version)
-        windows = detector_view(self.fleet)
-        made = set(self._manifest(windows).periods)
-        stale = sorted(made & set(self._stale(self.scored, manifest)))
+            return self._finish(self.scored, files, [])
+        files.detector = detector.version
+        stale = sorted(set(windows.periods) & set(self._stale(self.scored, files)))
         engine = self._engine()
         for done, period in enumerate(stale):
             if progress:
                 progress("anomaly scores", done, len(stale))
-            rows = pq.read_table(self.folder / windows.name / f"{period}.parquet")
+            rows = windows.read(period)
             rows = rows.filter(pc.field("event_timestamp") > detector.fit_end.to_pydatetime())
             scores = pa.array(detector.score(rows.to_pandas()))
             table = rows.select(KEYS).append_column("anomaly_score", scores)
             engine.connection.create_table("scores", table, overwrite=True)
-            self._write(self.scored, period, manifest, engine, "FROM scores")
+            self._write(self.scored, period, files, engine, "FROM scores")
         if progress and stale:
             progress("anomaly scores", len(stale), len(stale))
-        return self._finish(self.scored, manifest, stale)
+        return self._finish(self.scored, files, stale)
 
-    def _detector(self, manifest: Manifest) -> anomaly.Detector | None:
-        """The detector in use, or a new one where the history now fills its fit window."""
-        view = detector_view(self.fleet)
-        made = sorted(self._manifest(view).periods)
-        first = self._read(view, made[:1], columns=["event_timestamp"])
+    def _detector(self, scores: ViewFiles, windows: ViewFiles) -> anomaly.Detector | None:
+        """The detector in use, or another where there is more to learn from than it has seen."""
+        made = sorted(windows.periods)
+        first = windows.frame(made[:1], ["event_timestamp"])
         if first.empty:
             return None
         fit_end = first["event_timestamp"].min() + self.fleet.anomaly.fit_window
-        if manifest.detector and (self.detectors / manifest.detector).is_dir():
-            detector = anomaly.load(self.detectors, manifest.detector)
+        # Rows that were known in time may come late, as all do in a fleet without `received`.
+        # Whether they are that, the fit decides: it makes the same detector of the same rows.
+        new = self._new({"telemetry", "failures"}, scores)
+        grown = any(piece.first is None or piece.first <= fit_end for piece in new)
+        if scores.detector and (self.detectors / scores.detector).is_dir() and not grown:
+            detector = anomaly.load(self.detectors, scores.detector)
             if detector.fit_end == fit_end:
                 return detector
         # One period more shows whether the history goes on behind the end of the fit window.
         early = sum(period <= periods.label(fit_end, self.fleet) for period in made)
-        windows = self._read(view, made[: early + 1])
+        features = list(detector_view(self.fleet).features)
+        learnt = windows.frame(made[: early + 1], [*KEYS, *features])
         failures = self.failures(fit_end.to_pydatetime())
-        fitted = anomaly.fit(windows, failures, list(view.features), self.fleet)
+        fitted = anomaly.fit(learnt, failures, features, self.fleet)
         if fitted:
             anomaly.save(fitted, self.detectors)
         return fitted
 
-    def _stale(self, view: View, manifest: Manifest) -> list[str]:
-        """The periods that batches reach into which the view has not taken in yet."""
-        pieces = [(batch.batch, piece) for batch in self.raw.batches() for piece in batch.files]
-        new = [
+    def _new(self, tables: Collection[str], files: ViewFiles) -> list[Piece]:
+        """What batches that the view has not taken in yet brought to some raw tables."""
+        return [
             piece
-            for batch, piece in pieces
-            if batch not in manifest.batches and piece.table in view.sources
+            for batch in self.raw.batches()
+            if batch.batch not in files.batches
+            for piece in batch.files
+            if piece.table in tables
         ]
+
+    def _stale(self, view: View, files: ViewFiles) -> list[str]:
+        """The periods that new batches reach into, and those whose file is not as it was left."""
+        new = self._new(view.sources, files)
         if view.kind == "attributes":
-            return [_ALWAYS] if new else []
+            return [_ALWAYS] if new or files.damaged() else []
         filled = {
             period
-            for _, piece in pieces
+            for batch in self.raw.batches()
+            for piece in batch.files
             if piece.table == "telemetry" and piece.first and piece.last
             for period in periods.between(piece.first, piece.last + self.fleet.step, self.fleet)
         }
-        return sorted(
-            period for period in filled if any(self._reaches(p, period, view) for p in new)
-        )
+        reached = {period for period in filled if any(self._reaches(p, period, view) for p in new)}
+        return sorted(reached | files.damaged())
 
     def _reaches(self, piece: Piece, period: str, view: View) -> bool:
         """Whether rows of `piece` bear on the steps of `period`."""
@@ -259,68 +267,31 @@ class OfflineStore:
         return reach is None or period <= periods.label(piece.last + reach, self.fleet)
 
     def _write(
-        self, view: View, period: str, manifest: Manifest, engine: DuckDBEngine, rows: str
+        self, view: View, period: str, files: ViewFiles, engine: DuckDBEngine, rows: str
     ) -> None:
         """Replace the file of `period` by what the SQL `rows` selects."""
-        target = self.folder / view.name / f"{period}.parquet"
-        with file_written_whole(target) as draft:
+        with file_written_whole(files.path(period)) as draft:
             written = engine.write(view, rows, draft)
-        # A file without rows is unknown to the manifest, and removed when that is written.
-        if written:
-            manifest.periods[period] = written
-        else:
-            manifest.periods.pop(period, None)
+        files.replaced(period, written)
 
-    def _read(
-        self, view: View, asked: Iterable[str], columns: Iterable[str] | None = None
-    ) -> pd.DataFrame:
-        """The rows of a view in some periods."""
-        names = list(columns) if columns else [*KEYS, *view.features]
-        tables = [
-            pq.read_table(self.folder / view.name / f"{period}.parquet", columns=names)
-            for period in sorted(asked)
-        ]
-        if not tables:
-            return pd.DataFrame(columns=names)
-        return pa.concat_tables(tables).to_pandas()
+    def _finish(self, view: View, files: ViewFiles, made: list[str]) -> Built:
+        files.finish(batch.batch for batch in self.raw.batches())
+        return Built(view.name, tuple(made), len(files.periods), files.rows)
 
-    def _finish(self, view: View, manifest: Manifest, made: list[str]) -> Built:
-        """Remove files that the manifest does not know, and commit it."""
-        folder = self.folder / view.name
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.parquet"):
-            if path.stem not in manifest.periods:
-                path.unlink()
-        manifest.batches = [batch.batch for batch in self.raw.batches()]
-        manifest.periods = dict(sorted(manifest.periods.items()))
-        text = json.dumps(asdict(manifest), indent=1) + "\n"
-        path = folder / _MANIFEST
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            with file_written_whole(path) as draft:
-                draft.write_text(text, encoding="utf-8")
-        rows = sum(manifest.periods.values())
-        return Built(view.name, tuple(made), len(manifest.periods), rows)
-
-    def _manifest(self, view: View) -> Manifest:
-        """The manifest of a view, empty where its files do not follow from today's definition."""
-        definition = self._definition(view)
-        path = self.folder / view.name / _MANIFEST
-        if not path.is_file():
-            return Manifest(definition)
-        try:
-            manifest = Manifest(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError):
-            return Manifest(definition)  # whatever was there, all of it can be made again
-        taken = {batch.batch for batch in self.raw.batches()}
-        files = {file.stem for file in path.parent.glob("*.parquet")}
-        whole = set(manifest.batches) <= taken and set(manifest.periods) <= files
-        return manifest if whole and manifest.definition == definition else Manifest(definition)
+    def _files(self, view: View) -> ViewFiles:
+        """The files of a view that follow from today's definition of it."""
+        known = {batch.batch for batch in self.raw.batches()}
+        return ViewFiles(self.folder / view.name, self._definition(view), known)
 
     def _definition(self, view: View) -> str:
         """A hash of all that the view's files follow from besides the raw store."""
         shape = self.fleet.model_dump_json(include=_SHAPE)
         text = json.dumps([view.name, shape, *_code()])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _query(self, sql: str) -> pd.DataFrame:
+        found: pd.DataFrame = self._engine().query(sql).to_pandas()
+        return found
 
     def _engine(self, number: int = 0, of: int = 1) -> DuckDBEngine:
         """One of several engines, which share the memory that is theirs."""

@@ -139,8 +139,8 @@ def release(
     """Release a version that passed the gate as champion; leave another as challenger.
 
     Raises:
-        ReleaseError: the release cannot be written, or does not prove itself; the former champion
-            stays.
+        ReleaseError: the release cannot be written, would replace that of another model, or does
+            not prove itself; the former champion stays.
     """
     version = Version(registration.name, registration.version, registration.run, {})
     if not registration.passed:
@@ -153,7 +153,7 @@ def release(
     folder = project.state.releases(project.fleet.name)
     path = folder / f"v{registration.version}"
     if not _is_released(folder, registration):
-        manifest = _manifest(project, registration, threshold)
+        manifest = _manifest(project, registration, training_set, threshold)
         path = releases.write(folder, manifest, booster, training.examples(training_set, project))
     releases.verify_in_fresh_process(path)
     tags = {"gate": "passed", "gate_reasons": "", "release": path.name}
@@ -184,7 +184,9 @@ def _is_released(folder: Path, registration: Registration) -> bool:
     return found.manifest.fingerprint == registration.fingerprint
 
 
-def _manifest(project: Project, registration: Registration, threshold: float) -> Manifest:
+def _manifest(
+    project: Project, registration: Registration, training_set: pd.DataFrame, threshold: float
+) -> Manifest:
     return Manifest(
         name=registration.name,
         version=registration.version,
@@ -193,6 +195,9 @@ def _manifest(project: Project, registration: Registration, threshold: float) ->
         feature_service=project.service,
         encoder=Encoder.of(project.fleet),
         threshold=threshold,
+        horizon=project.fleet.label(project.fleet.horizon),
+        lead_time=project.fleet.label(project.fleet.lead_time),
+        learned_until=training.learned_until(training_set, project),
         dataset_version=project.raw.dataset_version,
         detector_version=project.offline.detector_version(),
         code_version=code_version(),
@@ -261,6 +266,7 @@ def _context(candidate: Candidate, version: Version) -> ReportContext:
         candidate=judgement.candidate,
         baselines=judgement.baselines,
         champion=judgement.champion,
+        champion_note=judgement.champion_note,
         decision=candidate.decision,
         contributions=judgement.contributions,
         pictures=_pictures(candidate),

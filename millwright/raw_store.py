@@ -13,6 +13,7 @@ A changed row does not replace the earlier one: it is a second version with the 
 `received` of its own. Two writers at once are kept apart by the lock of the environment, not here.
 """
 
+import glob
 import hashlib
 import json
 import shutil
@@ -23,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from millwright.configuration import Strict
@@ -78,6 +81,19 @@ class RawStore:
         found = [_read_manifest(path) for path in (self.folder / "batches").glob("*.json")]
         return sorted(found, key=lambda batch: batch.sequence)
 
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Tell a file of the store that cannot be read from all else that may fail in the block.
+
+        Raises:
+            MillwrightError: the error names a committed file.
+        """
+        try:
+            yield
+        except (OSError, duckdb.Error) as err:
+            self._blame(err)
+            raise
+
     @property
     def dataset_version(self) -> str:
         """A hash that changes with every batch and with nothing else."""
@@ -112,7 +128,7 @@ class RawStore:
     def silent_sensors(self) -> list[str]:
         """The sensors of the fleet file of which no reading was ever taken in."""
         paths = files(self.files("telemetry"))
-        with duckdb.connect() as connection:
+        with self.reading(), duckdb.connect() as connection:
             heard = connection.sql(
                 f"SELECT DISTINCT path_in_schema FROM parquet_metadata({paths}) "
                 "WHERE num_values > coalesce(stats_null_count, 0)"
@@ -185,6 +201,18 @@ class RawStore:
             ) from err
         return batch
 
+    def _blame(self, err: OSError | duckdb.Error) -> None:
+        """Raise what to do about the committed file that `err` came of, if it came of one."""
+        said = first_line(err)  # further lines quote the query, and so files that are sound
+        paths = [self.folder / piece.file for batch in self.batches() for piece in batch.files]
+        # DuckDB takes a path for a pattern, and says so when it finds nothing.
+        named = (p for p in paths if str(p) in said or glob.escape(str(p)) in said)
+        if path := next(named, None) or (_first_damaged(paths) if _blames_content(err) else None):
+            raise MillwrightError(
+                f"cannot read {path} of the raw store: {said}; restore it from a backup, or move "
+                f"{self.folder} away and ingest all exports again"
+            ) from err
+
     def _spans(self, piece: Piece, periods: Collection[str]) -> bool:
         if piece.first is None or piece.last is None:
             return True
@@ -252,12 +280,31 @@ def first_line(err: BaseException) -> str:
     return str(err).strip().partition("\n")[0] or type(err).__name__
 
 
+def _blames_content(err: OSError | duckdb.Error) -> bool:
+    """Whether what was read may be at fault, and not the disk or the memory."""
+    return not isinstance(err, OSError | duckdb.IOException | duckdb.OutOfMemoryException)
+
+
+def _first_damaged(paths: list[Path]) -> Path | None:
+    """The first file that cannot be read from end to end; some errors do not name theirs."""
+    for path in paths:
+        try:
+            with pq.ParquetFile(path) as file:
+                for _ in file.iter_batches():
+                    pass
+        except (OSError, pa.ArrowException):
+            return path
+    return None
+
+
 def _read_manifest(path: Path) -> Batch:
     try:
         return Batch.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as err:
         raise MillwrightError(
-            f"{path} is not the manifest of a batch; restore it, or remove it and ingest again"
+            f"{path} is not the manifest of a batch; restore it from a backup, or move "
+            f"{path.parent.parent} away and ingest all exports again: without its manifest the "
+            "rows of a batch count as left behind, and are removed"
         ) from err
 
 

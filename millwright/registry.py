@@ -24,14 +24,14 @@ from millwright.models import Encoder, Matrix, predict
 CHAMPION, CHALLENGER = "champion", "challenger"
 MODEL_VERSION = "model_version"
 # What a loaded model needs, and what a release names as the libraries that it was made with.
-LIBRARIES = ("xgboost", "numpy", "pandas", "scikit-learn")
+REQUIREMENTS = ("xgboost", "numpy", "pandas", "scikit-learn")
 # What MLflow answers where it knows no such model, and where the model has no such alias.
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 @dataclass(frozen=True)
 class Version:
-    """A registered version of a model, and where its release lies if it has one."""
+    """A registered version of a model, the MLflow run that registered it, and its tags."""
 
     name: str
     version: int
@@ -58,7 +58,7 @@ def _create_database(uri: str) -> None:
 
 def libraries() -> dict[str, str]:
     """The versions of the libraries that a model depends on."""
-    return {name: version(name) for name in LIBRARIES}
+    return {name: version(name) for name in REQUIREMENTS}
 
 
 def find_alias(name: str, alias: str) -> Version | None:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import xgboost
+from pydantic import AwareDatetime
 
 from millwright.configuration import Strict
 from millwright.errors import ReleaseError
@@ -28,13 +29,17 @@ from millwright.files import file_written_whole, folder_written_whole
 from millwright.models import Encoder, Matrix, Scores, predict
 
 MODEL, MANIFEST, EXAMPLES, SUMS = "model.ubj", "manifest.json", "examples.json", "SHA256SUMS"
-CHAMPION = "champion"
+POINTER = "champion"
 # Two processes on one machine agree to the last digit; other processors may round otherwise.
 TOLERANCE = 1e-6
 
 
 class Manifest(Strict):
-    """What a release is: everything a service must know, and the way back to where it came from."""
+    """What a release is: everything a service must know, and the way back to where it came from.
+
+    `horizon` and `lead_time` are written as in the names of features: `24h`, `30c`. The model has
+    learned nothing of what happened after `learned_until`.
+    """
 
     name: str
     version: int
@@ -43,6 +48,9 @@ class Manifest(Strict):
     feature_service: str
     encoder: Encoder
     threshold: float
+    horizon: str
+    lead_time: str
+    learned_until: AwareDatetime
     dataset_version: str
     detector_version: str | None
     code_version: str
@@ -75,9 +83,10 @@ def write(folder: Path, manifest: Manifest, booster: xgboost.Booster, examples: 
         examples: held-out rows, shape (n, columns), that `verify` predicts again.
 
     Raises:
-        ReleaseError: the folder cannot be written.
+        ReleaseError: the folder cannot be written, or holds the release of another model.
     """
     target = folder / f"v{manifest.version}"
+    _refuse_another(target, manifest)
     try:
         with folder_written_whole(target) as draft:
             booster.save_model(draft / MODEL)
@@ -155,19 +164,33 @@ def verify_in_fresh_process(folder: Path) -> None:
 
 def set_champion(folder: Path, release: Path) -> None:
     """Make `release` the one in use among the releases in `folder`."""
-    with file_written_whole(folder / CHAMPION) as draft:
+    with file_written_whole(folder / POINTER) as draft:
         draft.write_text(release.name + "\n", encoding="utf-8")
 
 
 def champion(folder: Path) -> Path | None:
     """The release in use; None if there is none yet."""
-    pointer = folder / CHAMPION
+    pointer = folder / POINTER
     if not pointer.is_file():
         return None
     name = pointer.read_text(encoding="utf-8", errors="replace").strip()
     if not re.fullmatch(r"v\d+", name):
         raise ReleaseError(f"{pointer} names no release; write v1 or another folder's name into it")
     return folder / name
+
+
+def _refuse_another(target: Path, manifest: Manifest) -> None:
+    """See to it that no release is lost to another model that was given the same version."""
+    try:
+        found = json.loads((target / MANIFEST).read_bytes())["fingerprint"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # there is none, or what is left of one
+    if found != manifest.fingerprint:
+        raise ReleaseError(
+            f"{target} is the release of another model, of fingerprint {found} and not "
+            f"{manifest.fingerprint}: MLflow has lost its register and counts its versions anew. "
+            f"Move the folder {target.parent} away, and train again"
+        )
 
 
 def _check_sums(folder: Path) -> None:

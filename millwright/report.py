@@ -65,7 +65,8 @@ class Pictures:
 class ReportContext:
     """All that a report and a model card say.
 
-    `baselines` and `champion` were judged on the same rows as `candidate`. `created_at` is UTC.
+    `baselines` and `champion` were judged on the same rows as `candidate`; `champion_note` says why
+    a champion was not. `created_at` is UTC.
     """
 
     title: str
@@ -82,6 +83,7 @@ class ReportContext:
     baselines: Mapping[str, Evaluation]
     decision: Decision
     champion: Evaluation | None = None
+    champion_note: str = ""
     contributions: tuple[Contribution, ...] = ()
     pictures: Pictures = Pictures()
     model_name: str = ""

@@ -151,6 +151,7 @@ def process_environment(state: State) -> dict[str, str]:
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "AUTO_OPEN_DASHBOARD": "false",
         "MLFLOW_TRACKING_URI": state.mlflow_uri,
+        "MLFLOW_REGISTRY_URI": state.mlflow_uri,
         "MLFLOW_BACKEND_STORE_URI": state.mlflow_uri,  # `mlflow ui` reads this and not the other
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",

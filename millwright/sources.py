@@ -39,8 +39,9 @@ SOURCE_VARIABLE = "MILLWRIGHT_SOURCE"
 class Part:
     """A piece of a raw table: one file, or a table of a database.
 
-    `rows` is SQL that yields the needed columns under the data's names, in the order of the data;
-    `types` are their SQL types. Scanning CSV fills DuckDB's `reject_errors` with malformed lines.
+    `rows` is SQL that yields the needed columns, as `columns` lists them, in the order of the data;
+    `types` are their SQL types by name. Scanning CSV fills DuckDB's `reject_errors` with malformed
+    lines.
     """
 
     origin: str
@@ -113,7 +114,10 @@ class Source(ABC):
 
 
 class FolderSource(Source):
-    """A folder with a file `<source>.csv` or `<source>.parquet`, or a folder of them, per table."""
+    """A folder with a file `<source>.csv` or `<source>.parquet`, or a folder of them, per table.
+
+    What is in a table's folder under a name that begins with `.` or `_` is not looked at.
+    """
 
     def __init__(self, folder: Path, fleet: Fleet) -> None:
         super().__init__(fleet)
@@ -158,7 +162,10 @@ class FolderSource(Source):
             raise DataError(f"table '{table}': {self.folder} has both {both}; keep one of them")
         if not folders:
             return single
-        inside = sorted(path for path in folders[0].rglob("*") if path.suffix in _ENDINGS)
+        try:
+            inside = sorted(_files_below(folders[0], {folders[0].resolve()}))
+        except OSError as err:
+            raise DataError(f"cannot read the folder {err.filename}: {err.strerror}") from err
         if not inside:
             raise DataError(f"table '{table}': folder {folders[0]} has no CSV or parquet file")
         return inside
@@ -176,7 +183,7 @@ class DatabaseSource(Source):
         """One part: a copy of the database's table in `connection`, made a batch at a time."""
         wanted = [column.source for column in columns(self.fleet, table)]
         copy = quoted(f"incoming_{table}")
-        cells = ", ".join(f"{quoted(name)} VARCHAR" for name in wanted)
+        cells = ", ".join(f"c{place} VARCHAR" for place in range(len(wanted)))
         connection.execute(f"CREATE OR REPLACE TABLE {copy} ({cells})")
         source = getattr(self.fleet.tables, table).source
         for batch in self._batches(source, wanted):
@@ -289,6 +296,22 @@ def _folder(path: Path) -> Path:
     if not path.is_dir():
         raise DataError(f"{path} is not a folder; name the folder that holds the raw tables")
     return path
+
+
+def _files_below(folder: Path, seen: set[Path]) -> Iterator[Path]:
+    """The CSV and parquet files in `folder`, at any depth, but those that are hidden.
+
+    Links to folders are followed, each folder is read once: `seen` are those that were.
+    """
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith((".", "_")):
+            continue
+        if entry.is_dir():
+            if (real := entry.resolve()) not in seen:
+                seen.add(real)
+                yield from _files_below(entry, seen)
+        elif entry.suffix in _ENDINGS:
+            yield entry
 
 
 @contextmanager

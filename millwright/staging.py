@@ -6,7 +6,7 @@ ones: `part` (which file), `refusals` (a bit for each reason, 0 for a good row),
 hash of what the row says) and `fate`.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,24 +19,11 @@ from millwright.content import content_hash
 from millwright.errors import DataError, InputError, MillwrightError
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
-from millwright.raw_store import (
-    BEGINNING,
-    RawStore,
-    first_line,
-    write_parquet,
-)
+from millwright.raw_store import BEGINNING, RawStore, first_line, write_parquet
 from millwright.settings import Engine
 from millwright.sources import Part, Source
 from millwright.sql import literal, moment, quoted
-from millwright.validation import (
-    REASONS,
-    bit,
-    canonical,
-    columns,
-    fingerprint,
-    key,
-    schema,
-)
+from millwright.validation import REASONS, bit, canonical, columns, fingerprint, key, schema
 
 # Beside the data's own columns in a quarantine file.
 _NOTES = ("reason", "reasons", "origin", "row", "line")
@@ -237,9 +224,8 @@ class Staging:
     def _refuse_nothing(self, source: Source, table: str) -> None:
         """A required table without rows is a fault, unless the store has some of it."""
         required = table in ("telemetry", "failures", "machines")
-        excused = table != "telemetry" and self.store.files(table)
         rows = self._rows(f"FROM {table} LIMIT 1") or self._rows(f"FROM malformed_{table} LIMIT 1")
-        if required and not excused and not rows:
+        if required and not rows and not self.store.files(table):
             origins = ", ".join(part.origin for part in self.parts[table])
             raise DataError(f"table '{table}': {origins} in {source.name} has no rows; fill it")
 
@@ -280,8 +266,9 @@ class Staging:
             f"WINDOW in_order AS (PARTITION BY {keys} ORDER BY received, number NULLS FIRST)"
         )
         self._do(
-            f"UPDATE {table} SET fate = CASE WHEN before = other.fingerprint THEN 'unchanged' "
-            "WHEN before IS NULL AND NOT held THEN 'new' ELSE 'correction' END "
+            f"UPDATE {table} SET fate = CASE "
+            "WHEN other.before = other.fingerprint THEN 'unchanged' "
+            "WHEN other.before IS NULL AND NOT other.held THEN 'new' ELSE 'correction' END "
             f"FROM contested_{table} AS other WHERE {table}.rowid = other.number"
         )
 
@@ -307,15 +294,18 @@ class Staging:
         part = self.parts[table][number]
         if part.is_csv:
             self._forget_rejects()
-        cells = {
-            column.source: column.source + "_" * (column.source.lower() in _NOTES)
-            for column in columns(self.fleet, table)
-        }
+        sources = [column.source for column in columns(self.fleet, table)]
         reasons = ", ".join(
             f"CASE WHEN refusals & {bit(reason)} > 0 THEN '{reason}' END" for reason in REASONS
         )
-        texts = ", ".join(f"{quoted(old)}::VARCHAR AS {quoted(new)}" for old, new in cells.items())
-        nulls = ", ".join("NULL" for _ in cells)
+        # The data may call its columns anything, so they go by their places.
+        cells = ", ".join(f"c{place}" for place in range(len(sources)))
+        headings = _headings(sources)
+        texts = ", ".join(
+            f"c{sources.index(source)}::VARCHAR AS {quoted(heading)}"
+            for source, heading in headings.items()
+        )
+        nulls = ", ".join("NULL" for _ in headings)
         malformed = f"FROM malformed_{table} WHERE part = {number}"
         # The reader of CSV leaves malformed lines out, so rows behind them count on.
         before = f"SELECT position - row_number() OVER (ORDER BY position) AS good {malformed}"
@@ -326,8 +316,8 @@ class Staging:
             f"shifts AS MATERIALIZED ({before}) "
             f"SELECT reasons[1] AS reason, reasons, {literal(part.origin)} AS origin, place + "
             "(SELECT count(*) FROM shifts WHERE good < place) AS row, NULL::VARCHAR AS line, "
-            f"{texts} FROM (SELECT *, row_number() OVER () AS place FROM ({part.rows})) "
-            "JOIN refused USING (place) UNION ALL "
+            f"{texts} FROM (SELECT *, row_number() OVER () FROM ({part.rows})) AS data({cells}, "
+            "place) JOIN refused USING (place) UNION ALL "
             f"SELECT 'malformed_row', ['malformed_row'], {literal(part.origin)}, position, line, "
             f"{nulls} {malformed}"
         )
@@ -344,6 +334,18 @@ class Staging:
     def _rows(self, sql: str) -> list[Any]:
         found: list[Any] = self.connection.execute(sql).fetchall()
         return found
+
+
+def _headings(sources: Iterable[str]) -> dict[str, str]:
+    """What columns of the data are called beside the notes: no two are the same to DuckDB."""
+    taken, headings = set(_NOTES), {}
+    for source in dict.fromkeys(sources):
+        heading = source
+        while heading.lower() in taken:
+            heading += "_"
+        taken.add(heading.lower())
+        headings[source] = heading
+    return headings
 
 
 def _same(left: str, right: str, names: list[str]) -> str:

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import make_url
-
 if TYPE_CHECKING:  # an ingest says what it did without the libraries that train a model
     from millwright.gate import Decision
     from millwright.project import Project
@@ -36,6 +34,7 @@ def of_training(
         "scores": scores_summary(judgement.candidate),
         "baselines": {name: scores_summary(each) for name, each in judgement.baselines.items()},
         "champion": scores_summary(judgement.champion) if judgement.champion else {},
+        "champion_note": judgement.champion_note,
         "gate": decision.summary(),
         "search": {"trials": found.trials, "ended_by": found.ended_by, "folds": list(found.folds)},
         "threshold": judgement.threshold.value,
@@ -57,6 +56,7 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
     contenders = {"model": summary["scores"], **summary["baselines"]}
     if summary["champion"]:
         contenders["champion"] = summary["champion"]
+    note = summary["champion_note"]
     gate = summary["gate"]
     return {
         **_deliveries(summary),
@@ -65,6 +65,7 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
         f"{rows['test']:,} to judge by",
         "search": f"{summary['search']['trials']} trials, ended by {summary['search']['ended_by']}",
         **{name.replace("_", " "): _scores(each, currency) for name, each in contenders.items()},
+        **({"champion": f"not compared: {note}"} if note else {}),
         "gate": "passed" if gate["passed"] else "refused: " + "\n".join(gate["failures"]),
         "registered": f"{model['name']} version {model['version']}, alias {model['alias']}",
         "release": summary["release"] or "none: the gate refused the model",
@@ -124,12 +125,8 @@ def next_command(project: Project) -> str:
     return f"{mlflow} ui --backend-store-uri {project.state.mlflow_uri}"
 
 
-def relative(path: str | None) -> str | None:
-    """`path` as seen from here, where that is shorter; a database without its password."""
-    if path is None:
-        return None
-    if "://" in path:
-        return make_url(path).set(query={}).render_as_string(hide_password=True)
+def relative(path: str) -> str:
+    """`path` as seen from here, where it lies below; anything else, such as a URL, as it is."""
     try:
         return str(Path(path).relative_to(Path.cwd()))
     except ValueError:

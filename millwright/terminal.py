@@ -30,6 +30,7 @@ def warn(text: str) -> None:
 
 def fail(text: str) -> None:
     """Why the command ends here."""
+    ERRORS.show_cursor()  # a progress bar hides it
     ERRORS.print(f"error: {text}", style="bold red", markup=False, soft_wrap=True)
 
 

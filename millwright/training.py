@@ -7,17 +7,17 @@ A training set has one row per cut-off, by time and then machine: `machine_id`, 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import xgboost
 
-from millwright import alarms, evaluation, labels, models, search
-from millwright import release as releases
+from millwright import alarms, comparison, evaluation, labels, models, search
 from millwright.alarms import Threshold
 from millwright.configuration import Strict
-from millwright.errors import DataError, MillwrightError, ReleaseError
+from millwright.errors import DataError, MillwrightError
 from millwright.evaluation import Contribution, Evaluation
 from millwright.models import Classifier, Encoder, Logistic, Model, Rule
 from millwright.project import Project
@@ -32,7 +32,10 @@ EXAMPLES = 200
 
 
 class Judgement(Strict):
-    """What the test window says of the model and of what it must beat, all on the same rows."""
+    """What the test window says of the model and of what it must beat, all on the same rows.
+
+    `champion_note` says why there are no figures of the champion, if there is a champion.
+    """
 
     candidate: Evaluation
     baselines: dict[str, Evaluation]
@@ -215,18 +218,33 @@ def judge(
         return evaluation.evaluate(test, test[score_of(name)].to_numpy(), failures, limit, fleet)
 
     chosen = threshold("model")
-    test_rows = frame[split(frame, project).test.validation(frame["event_timestamp"])]
-    champion, note = _score_champion(test_rows, project)
-    if champion is not None:
-        test[score_of("champion")], limit = champion
+    window = split(frame, project).test
+    test_rows = frame[window.validation(frame["event_timestamp"])]
+    champion, note = comparison.find_champion(test_rows.columns, window.start, project)
+    rival = None
+    if champion:
+        manifest = champion.manifest
+        test[score_of("champion")] = champion.score(manifest.encoder.encode(test_rows))
+        rival = judged("champion", manifest.threshold)
     return Judgement(
         candidate=judged("model", chosen.value),
         baselines={name: judged(name, threshold(name).value) for name in BASELINES},
-        champion=judged("champion", limit) if champion is not None else None,
+        champion=rival,
         champion_note=note,
         threshold=chosen,
         contributions=_contributions(test_rows, booster, project),
     )
+
+
+def learned_until(frame: pd.DataFrame, project: Project) -> datetime:
+    """The end of what the model of the test window learned from (UTC).
+
+    The label of its last cut-off tells of failures up to a horizon later.
+    """
+    moments = frame["event_timestamp"]
+    learned: pd.Series = moments[split(frame, project).test.training(moments)]
+    end: pd.Timestamp = learned.max() + project.fleet.horizon
+    return end.to_pydatetime()
 
 
 def examples(frame: pd.DataFrame, project: Project) -> models.Matrix:
@@ -264,27 +282,6 @@ def _fit_and_score(
     with ThreadPoolExecutor(project.settings.engine.threads) as pool:
         *_, last = pool.map(fit, (*windows.folds, windows.test))
     return last, scores
-
-
-def _score_champion(
-    rows: pd.DataFrame, project: Project
-) -> tuple[tuple[models.Scores, float] | None, str]:
-    """What the released champion says of `rows`, and its threshold; or why it cannot say."""
-    folder = releases.champion(project.state.releases(project.fleet.name))
-    if folder is None:
-        return None, "no champion yet"
-    try:
-        champion = releases.load(folder)
-    except ReleaseError as err:
-        raise ReleaseError(
-            f"the champion cannot be compared with: {err}. Restore its folder, or remove "
-            f"{folder.parent / releases.CHAMPION} to go on without a champion"
-        ) from err
-    lacking = [name for name in champion.manifest.encoder.features if name not in rows]
-    if lacking:
-        return None, f"{folder.name} reads features that are no longer made: {', '.join(lacking)}"
-    matrix = champion.manifest.encoder.encode(rows)
-    return (champion.score(matrix), champion.manifest.threshold), folder.name
 
 
 def _contributions(

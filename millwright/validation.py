@@ -11,7 +11,7 @@ the second (standard time) is meant; an hour that it leaves out in spring is rea
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from millwright.durations import CYCLE_ORIGIN
@@ -33,6 +33,7 @@ REASONS = (
     "missing_timestamp",
     "bad_timestamp",
     "naive_timestamp",
+    "ancient_timestamp",
     "future_timestamp",
     "missing_received",
     "bad_received",
@@ -53,6 +54,9 @@ _NAIVE_TIMES = frozenset(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP
 _CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
 _NAIVE = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}([ T]{_CLOCK})?\s*"
 _ZONED = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}[ T]{_CLOCK} ?(Z|UTC|[+-]\d{{2}}(:?\d{{2}})?)\s*"
+# An older time is a clock that was never set, and would make a history of decades. A machine's
+# first record counts from here: it is the `BEGINNING` of the raw store.
+EARLIEST = datetime(1980, 1, 1, tzinfo=UTC)
 _LAST_CYCLE = 10_000_000
 _LONGEST_PAST = 100_000  # cycles before the records begin, in which parts were replaced
 
@@ -142,14 +146,17 @@ def bit(reason: str) -> int:
 def canonical(fleet: Fleet, table: str, rows: str, types: Mapping[str, str], now: datetime) -> str:
     """SQL that brings `rows` to canonical form and marks those that a check refuses.
 
-    `rows` is a SELECT of the data's own columns, whose SQL types are `types`. Besides the canonical
-    columns that the data has it yields `refusals` (bits, 0 for a good row) and `fingerprint`.
+    `rows` is a SELECT of the data's own columns in the order of `columns`, and `types` are their
+    SQL types by name. Besides the canonical columns that the data has it yields `refusals` (bits, 0
+    for a good row) and `fingerprint`.
     """
     found = columns(fleet, table)
+    # By their places: to DuckDB columns that differ in their case alone are one.
+    places = {f"c{place}": column for place, column in enumerate(found)}
     cells = ", ".join(
-        f"{quoted(column.source)} AS {column.raw}, "
-        f"{_canonical_cell(column, types[column.source], fleet, table)} AS {column.value}"
-        for column in found
+        f"{cell} AS {column.raw}, "
+        f"{_canonical_cell(cell, column, types[column.source], fleet, table)} AS {column.value}"
+        for cell, column in places.items()
     )
     refusals = " + ".join(
         f"CASE WHEN {check.predicate} THEN {bit(check.reason)} ELSE 0 END"
@@ -158,7 +165,7 @@ def canonical(fleet: Fleet, table: str, rows: str, types: Mapping[str, str], now
     values = ", ".join(column.value for column in found)
     return (
         f"SELECT ({refusals})::BIGINT AS refusals, {fingerprint(fleet, table)} AS fingerprint, "
-        f"{values} FROM (SELECT {cells} FROM ({rows}))"
+        f"{values} FROM (SELECT {cells} FROM ({rows}) AS data({', '.join(places)}))"
     )
 
 
@@ -191,8 +198,10 @@ def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) ->
         Check("out_of_range", _any(_out_of_range(fleet, table, numbers))),
         Check("unknown_category", _any(_unknown_categories(fleet, table))),
     ]
-    if not fleet.counts_cycles:  # a cycle is no time of day, and none lies in the future
+    if not fleet.counts_cycles:  # a cycle is no time of day: none is ancient or in the future
+        ancient = _any(f"{column.value} < {moment(EARLIEST)}" for column in times)
         future = _any(f"{column.value} > {moment(now)}" for column in times)
+        table_of_checks.append(Check("ancient_timestamp", ancient))
         table_of_checks.append(Check("future_timestamp", future))
     if table == "telemetry":
         empty = " AND ".join(_is_empty(column) for column in numbers)
@@ -205,8 +214,7 @@ def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) ->
     return [check for check in table_of_checks if check.predicate]
 
 
-def _canonical_cell(column: Column, sql_type: str, fleet: Fleet, table: str) -> str:
-    cell = quoted(column.source)
+def _canonical_cell(cell: str, column: Column, sql_type: str, fleet: Fleet, table: str) -> str:
     if column.kind == "number":
         return _number(cell, sql_type)
     if column.kind == "name":
@@ -241,12 +249,12 @@ def _cycle(cell: str, sql_type: str, first: int) -> str:
 
 def _time(cell: str, sql_type: str, zone: str | None) -> str:
     """A time in the canonical form; null if it cannot be read, or has no zone and needs one."""
-    in_bounds = f"{cell} BETWEEN '0001-01-01' AND '9999-12-31'"
+    in_bounds = "BETWEEN '0001-01-01' AND '9999-12-31'"
     if sql_type == SQL_TYPES["time"]:
-        return f"CASE WHEN {in_bounds} THEN {cell} END"
+        return f"CASE WHEN {cell} {in_bounds} THEN {cell} END"
     if sql_type in _NAIVE_TIMES:
-        local = _local(f"CAST({cell} AS TIMESTAMP)", zone)
-        return f"CASE WHEN {in_bounds} THEN {local} END"
+        time = f"CAST({cell} AS TIMESTAMP)"  # nanoseconds do not reach as far as the bounds
+        return f"CASE WHEN {time} {in_bounds} THEN {_local(time, zone)} END"
     text = _text(cell, sql_type)
     return (
         f"CASE WHEN regexp_full_match({text}, '{_ZONED}') "

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
 
+from millwright.errors import ConfigurationError
 from millwright.fleet import Fleet
 
 Kind = Literal["step", "window", "errors", "maintenance", "attributes", "anomaly"]
@@ -32,7 +33,11 @@ class View:
 
 
 def feature_views(fleet: Fleet) -> tuple[View, ...]:
-    """All views of `fleet`, in the order in which they can be computed."""
+    """All views of `fleet`, in the order in which they can be computed.
+
+    Raises:
+        ConfigurationError: two features would have one name.
+    """
     views = [_step(fleet)]
     views += [_window(fleet, window) for window in fleet.features.windows]
     if fleet.tables.errors:
@@ -42,6 +47,7 @@ def feature_views(fleet: Fleet) -> tuple[View, ...]:
     if fleet.attributes:
         views.append(_attributes(fleet))
     views.append(_anomaly(fleet))
+    _refuse_doubles(fleet, views)
     return tuple(views)
 
 
@@ -66,6 +72,18 @@ def detector_view(fleet: Fleet) -> View:
     return next(
         view for view in feature_views(fleet) if view.kind == "window" and view.window == longest
     )
+
+
+def _refuse_doubles(fleet: Fleet, views: list[View]) -> None:
+    seen: dict[str, str] = {}
+    for view in views:
+        for name in view.features:
+            other = seen.setdefault(name.casefold(), view.name)
+            if other != view.name:
+                raise ConfigurationError(
+                    f"fleet '{fleet.name}': '{name}' would be a feature of '{other}' and of "
+                    f"'{view.name}'; give the attribute another name, and its own by 'column'"
+                )
 
 
 def _step(fleet: Fleet) -> View:

@@ -10,7 +10,7 @@ from steps.training_set import fetch_features, select_cutoffs
 
 
 @pipeline(name="training", execution_mode=ExecutionMode.FAIL_FAST)
-def training(fleet: str, fingerprint: str, champion: str | None) -> None:
+def training(fleet: str, fingerprint: str, champion: str) -> None:
     """Train on the development window, judge on the test window, and release what passes."""
     cutoffs = select_cutoffs(fleet, fingerprint)
     training_set = fetch_features(fleet, cutoffs)

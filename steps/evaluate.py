@@ -18,7 +18,7 @@ def evaluate_models(
     training_set: pd.DataFrame,
     scores: pd.DataFrame,
     classifier: xgboost.Booster,
-    champion: str | None,  # noqa: ARG001 - a part of the cache key
+    champion: str,  # noqa: ARG001 - a part of the cache key
 ) -> Annotated[Judgement, "judgement"]:
     """Judge the model, the baselines and the champion on the same rows."""
     return training.judge(training_set, scores, classifier, opened(fleet))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from millwright import features
 from millwright.fleet import Fleet
+from millwright.sql import quoted
 from millwright.views import View, feature_views
 
 # An hour before a month ends, so that windows reach over its end.
@@ -22,11 +23,21 @@ INSTANT = pa.timestamp("us", tz="UTC")
 MACHINES = ("1", "2")
 CODES = ("hot", "loud")
 PARTS = ("belt", "pump")
+NAMESAKES = (
+    "machine_id", "step", "known", "until", "first_known", "last_known", "row_step", "row_known",
+    "row_until", "asked", "code", "component", "timestamp", "drop_count_", "sent:step", "E 1",
+)  # fmt: skip
 # Steps that a random history spans.
 SPAN = 7
 
 
-def make_fleet(step: str, sensors: Sequence[str], windows: Sequence[str]) -> Fleet:
+def make_fleet(
+    step: str,
+    sensors: Sequence[str],
+    windows: Sequence[str],
+    codes: Sequence[str] = CODES,
+    parts: Sequence[str] = PARTS,
+) -> Fleet:
     timed = {"source": "x", "machine": "m", "timestamp": "t", "received": "r"}
     return Fleet.model_validate(
         {
@@ -43,8 +54,8 @@ def make_fleet(step: str, sensors: Sequence[str], windows: Sequence[str]) -> Fle
                 "machines": {"source": "x", "machine": "m", "received": "r"},
             },
             "sensors": {name: {} for name in sensors},
-            "error_codes": CODES,
-            "components": PARTS,
+            "error_codes": codes,
+            "components": parts,
             "attributes": {
                 "model": {"type": "category", "values": ["a", "b"]},
                 "age": {"type": "number"},
@@ -65,11 +76,14 @@ FLEETS = {
     "hours": make_fleet("1h", ["load"], ["3h", "5h"]),
     "quarters": make_fleet("15min", ["load", "heat", "flow"], ["30min", "1h"]),
     "cycles": make_fleet("1 cycle", ["load", "heat"], ["2 cycles", "4 cycles"]),
+    # Whose sensor, codes and components are called as columns are while features are made.
+    "namesakes": make_fleet("1h", ["last_known", "drop_count"], ["3h"], NAMESAKES, NAMESAKES),
 }
 
 
 def in_each_fleet(test):
-    return pytest.mark.parametrize("name", FLEETS)(test)
+    names = [name for name in FLEETS if name != "namesakes"]
+    return pytest.mark.parametrize("name", names)(test)
 
 
 @st.composite
@@ -192,7 +206,9 @@ class Compiled:
 
     def _table(self, view: View, sql: str) -> Table:
         names = ["machine_id", "event_timestamp", "created_timestamp", *view.features]
-        rows = self.connection.raw_sql(f"SELECT {', '.join(names)} FROM ({sql})").fetchall()
+        rows = self.connection.raw_sql(
+            f"SELECT {', '.join(map(quoted, names))} FROM ({sql})"
+        ).fetchall()
         found = {row[:3]: dict(zip(names[3:], row[3:], strict=True)) for row in rows}
         assert len(found) == len(rows), f"{view.name} has two rows of one version"
         return found
@@ -331,6 +347,30 @@ def test_the_age_of_a_component_counts_from_the_replacement_known_last() -> None
     )
     ages = [(created, values["belt_age"], values["pump_age"]) for _, created, values in found]
     assert ages == [(6, 306.0, None), (7, 1.0, None)]
+
+
+def test_names_of_a_fleet_that_columns_of_our_own_have_too_change_nothing() -> None:
+    fleet, hour = FLEETS["namesakes"], timedelta(hours=1)
+
+    def rows(kind: Sequence[str], values: dict[str, float | None]) -> list[Row]:
+        times = [START + place % SPAN * hour + hour / 2 for place in range(2 * len(NAMESAKES))]
+        return [
+            Row("1", time, time + place % 4 * hour, kind[place % len(kind)], values)
+            for place, time in enumerate(times)
+        ]
+
+    # In late versions of some windows nothing is known that was measured.
+    telemetry = [
+        Row("1", START + at * hour, START + (at + late) * hour, "", values)
+        for at, late, load in ((0.5, 0, 1.0), (1.5, 4, 2.0), (5.5, 0, None), (6.5, 2, 3.0))
+        for values in [{"last_known": load, "drop_count": load}]
+    ]
+    history = Oracle(fleet, telemetry, rows(NAMESAKES, {}), rows(NAMESAKES[::-1], {}))
+
+    found = compiled("namesakes").tables(history)
+
+    for view, _ in compiled("namesakes").views.values():
+        assert_same(found[view.name], history.table(view), view.name)
 
 
 def test_the_anomaly_score_is_no_expression() -> None:

@@ -1,11 +1,13 @@
 """The offline store over a real raw store: whatever comes, its files follow from the raw rows."""
 
+import json
 import os
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +28,7 @@ from millwright.offline import OfflineStore
 from millwright.raw_store import RawStore
 from millwright.settings import REPOSITORY, Engine
 from millwright.sources import FolderSource
-from millwright.views import feature_views
+from millwright.views import View, feature_views
 
 START = datetime(2025, 1, 29, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -388,25 +390,47 @@ def test_progress_says_what_is_made_and_how_far_it_is(daily: Course, tmp_path: P
     assert said == [("features", done, 2) for done in range(3)]
 
 
-@pytest.mark.parametrize("writes", [0, 4, 11])
-def test_a_run_that_fails_in_the_middle_leaves_nothing_wrong(
-    writes: int, monthly: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    place, done = tmp_path / "store", []
-    shutil.copytree(monthly.stages[1].place, place)
-    write = DuckDBEngine.write
+@contextmanager
+def full_disk(after: int, of: str | None = None) -> Iterator[None]:
+    """The disk is full after so many files, of one view or of any."""
+    done, write = [], DuckDBEngine.write
 
-    def failing(self: DuckDBEngine, *words: object) -> int:
-        if len(done) == writes:
-            raise OSError("no space left on device")
-        done.append(words)
-        return write(self, *words)
+    def failing(self: DuckDBEngine, view: View, rows: str, target: Path) -> int:
+        if of in (None, view.name):
+            if len(done) == after:
+                raise OSError("no space left on device")
+            done.append(target)
+        return write(self, view, rows, target)
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(DuckDBEngine, "write", failing)
         with pytest.raises(MillwrightError, match=r"no space left.*make room"):
-            store(place, monthly.last.raw, monthly.fleet, threads=2).update()
+            yield
+
+
+@pytest.mark.parametrize("writes", [0, 4, 11])
+def test_a_run_that_fails_in_the_middle_leaves_nothing_wrong(
+    writes: int, monthly: Course, tmp_path: Path
+) -> None:
+    place = tmp_path / "store"
+    shutil.copytree(monthly.stages[1].place, place)
+    with full_disk(writes):
+        store(place, monthly.last.raw, monthly.fleet, threads=2).update()
     assert not list(place.rglob("*.draft"))
+    store(place, monthly.last.raw, monthly.fleet).update()
+    assert files(place) == files(monthly.whole)
+
+
+@pytest.mark.parametrize("writes", [4, 12])
+def test_a_definition_that_is_given_up_in_the_middle_leaves_nothing_wrong(
+    writes: int, monthly: Course, tmp_path: Path
+) -> None:
+    place = tmp_path / "store"
+    shutil.copytree(monthly.last.place, place)
+    features = monthly.fleet.features.model_copy(update={"statistics": ("mean", "std")})
+    changed = monthly.fleet.model_copy(update={"features": features})
+    with full_disk(writes):
+        store(place, monthly.last.raw, changed).update()
     store(place, monthly.last.raw, monthly.fleet).update()
     assert files(place) == files(monthly.whole)
 
@@ -499,17 +523,22 @@ def test_a_score_is_what_the_detector_says_of_the_windows_of_its_row(daily: Cour
     assert scores[chosen].tolist() == said
 
 
-def test_an_earlier_history_makes_another_detector_and_all_scores_again(
-    stage: tuple[Path, Path], daily: Course
-) -> None:
-    earlier = [
+def earlier_history() -> Tables:
+    """The day before all else, from which the detector learns another normal."""
+    readings = [
         entry(machine, -HOUR * hour, load=100.0 + hour % 7)
         for machine in MACHINES
         for hour in range(1, 24)
     ]
+    return {"telemetry": readings}
+
+
+def test_an_earlier_history_makes_another_detector_and_all_scores_again(
+    stage: tuple[Path, Path], daily: Course
+) -> None:
     raw, place = stage
     before = table(place, "anomaly")
-    bring({"telemetry": earlier}, raw, daily.fleet)
+    bring(earlier_history(), raw, daily.fleet)
     opened = store(place, raw, daily.fleet)
     built = {view.view: view for view in opened.update()}
     assert opened.detector_version() not in (None, daily.last.detector)
@@ -519,6 +548,78 @@ def test_an_earlier_history_makes_another_detector_and_all_scores_again(
     assert not np.array_equal(after.loc[before.index], before)
 
 
+def test_a_detector_that_is_given_up_in_the_middle_leaves_nothing_wrong(
+    stage: tuple[Path, Path], daily: Course
+) -> None:
+    raw, place = stage
+    bring(earlier_history(), raw, daily.fleet)
+    with full_disk(4, of="anomaly"):
+        store(place, raw, daily.fleet).update()
+    assert store(place, raw, daily.fleet).detector_version() is None
+    # The raw store is put back to what it was before.
+    opened = store(place, daily.last.raw, daily.fleet)
+    opened.update()
+    assert opened.detector_version() == daily.last.detector
+    assert files(place) == files(daily.whole)
+
+
+def without_received() -> Fleet:
+    tables = make_fleet().tables.model_dump()
+    return make_fleet(
+        tables={name: {**columns, "received": None} for name, columns in tables.items()},
+        anomaly={"fit_window": "3d"},
+    )
+
+
+def plain_history() -> Tables:
+    """One row for each key, as a fleet without `received` has them at first."""
+    return {
+        name: [
+            row
+            for key, row in {
+                (row["machine_id"], row.get("timestamp"), row.get("code")): row for row in rows
+            }.items()
+        ]
+        for name, rows in history().items()
+    }
+
+
+def by_machine() -> tuple[Tables, Tables]:
+    """All rows of three machines, and then all of the fourth, over the same time."""
+    tables = plain_history()
+    return tuple(
+        {n: [r for r in rows if (r["machine_id"] == "4") is last] for n, rows in tables.items()}
+        for last in (False, True)
+    )
+
+
+def failures_last() -> tuple[Tables, Tables]:
+    """All but the failures of the fit window, and then those, with one reading at the end."""
+    tables = plain_history()
+    ending = entry("1", HOUR * 24 * DAYS + HOUR / 2, load=100.0)
+    failures = {"telemetry": [ending], "failures": tables["failures"]}
+    return {**tables, "failures": [entry("2", HOUR * 100, component="pump")]}, failures
+
+
+@pytest.mark.parametrize("split", [by_machine, failures_last])
+def test_what_comes_later_but_was_known_in_time_is_learnt_as_if_all_had_come_at_once(
+    split: Callable[[], tuple[Tables, Tables]], tmp_path: Path
+) -> None:
+    fleet, raw, place = without_received(), tmp_path / "raw", tmp_path / "store"
+    detectors = []
+    for tables in split():
+        bring(tables, raw, fleet)
+        opened = store(place, raw, fleet)
+        opened.update()
+        detectors.append(opened.detector_version())
+    assert None not in detectors
+    assert detectors[0] != detectors[1]
+    whole = store(tmp_path / "whole", raw, fleet)
+    whole.update()
+    assert whole.detector_version() == detectors[1]
+    assert files(place) == files(tmp_path / "whole")
+
+
 def test_machines_are_observed_from_their_first_step_to_their_last(daily: Course) -> None:
     observed = store(daily.whole, daily.last.raw, daily.fleet).observed()
     assert observed["machine_id"].tolist() == list(MACHINES)
@@ -526,6 +627,11 @@ def test_machines_are_observed_from_their_first_step_to_their_last(daily: Course
     limits = steps.groupby("machine_id")["event_timestamp"].agg(["min", "max"])
     assert observed["first"].tolist() == limits["min"].tolist()
     assert observed["last"].tolist() == limits["max"].tolist()
+    assert observed.dtypes.astype(str).tolist() == ["object", *["datetime64[us, UTC]"] * 2]
+
+
+def test_no_machine_is_observed_before_the_first_update(daily: Course, tmp_path: Path) -> None:
+    assert store(tmp_path, daily.last.raw, daily.fleet).observed().empty
 
 
 def test_failures_are_those_known_by_then(daily: Course) -> None:
@@ -538,3 +644,69 @@ def test_failures_are_those_known_by_then(daily: Course) -> None:
 def test_a_raw_store_without_telemetry_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="fleet 'tiny' has no telemetry yet; ingest some"):
         store(tmp_path, tmp_path / "raw", make_fleet()).update()
+
+
+def damage(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "removed":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[:100])
+    else:  # its readings are no longer what they were, and all else is
+        path.write_bytes(content[:4] + bytes(reversed(content[4:60])) + content[60:])
+
+
+@pytest.mark.parametrize("how", ["removed", "cut", "overwritten"])
+def test_a_raw_file_that_cannot_be_read_is_named_with_the_way_out(
+    how: str, stage: tuple[Path, Path], daily: Course, tmp_path: Path
+) -> None:
+    raw, _ = stage
+    path = RawStore(raw, daily.fleet).files("telemetry")[3]
+    damage(path, how)
+    way_out = f"restore it from a backup, or move {raw} away and ingest all exports again"
+    opened = store(tmp_path / "fresh", raw, daily.fleet)
+    for ask in (opened.update, lambda: opened.readings("1", START)):
+        with pytest.raises(MillwrightError, match=f"^cannot read {path} of the raw store: .*") as e:
+            ask()
+        assert way_out in str(e.value)
+
+
+@pytest.mark.parametrize("how", ["removed", "cut", "replaced"])
+@pytest.mark.parametrize("view", ["sensor_step", "machine_attributes", "anomaly"])
+def test_a_file_that_is_not_as_it_was_left_is_made_again_and_no_other(
+    how: str, view: str, stage: tuple[Path, Path], daily: Course
+) -> None:
+    raw, place = stage
+    path = sorted((place / "offline" / view).glob("*.parquet"))[-1]
+    if how == "replaced":
+        shutil.copy(place / "offline" / "component_age" / "2025-01-30.parquet", path)
+    else:
+        damage(path, how)
+    made = {built.view: built.made for built in store(place, raw, daily.fleet).update()}
+    assert made.pop(view) == (path.stem,)
+    assert set(made.values()) == {()}
+    assert files(place) == files(daily.whole)
+
+
+def test_files_of_which_the_manifest_knows_no_size_are_made_again(
+    stage: tuple[Path, Path], daily: Course
+) -> None:
+    raw, place = stage
+    manifest = place / "offline" / "sensor_step" / "_manifest.json"
+    held = json.loads(manifest.read_text())
+    held["periods"] = {period: file["rows"] for period, file in held["periods"].items()}
+    manifest.write_text(json.dumps(held))
+    made = {built.view: built.made for built in store(place, raw, daily.fleet).update()}
+    assert len(made["sensor_step"]) == DAYS + 1
+    assert made["sensor_window_3h"] == ()
+    assert files(place) == files(daily.whole)
+
+
+def test_a_feature_table_that_cannot_be_read_is_named_with_the_way_out(
+    stage: tuple[Path, Path], daily: Course
+) -> None:
+    raw, place = stage
+    folder = place / "offline" / "sensor_step"
+    damage(folder / "2025-01-30.parquet", "removed")
+    with pytest.raises(MillwrightError, match=f"{folder} cannot be read: .*--pipeline features"):
+        store(place, raw, daily.fleet).observed()

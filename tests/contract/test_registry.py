@@ -157,21 +157,20 @@ def test_an_alias_of_another_version_stays_where_it_is() -> None:
     assert challenger.version == 1
 
 
-def test_a_register_that_does_not_answer_is_no_empty_one(state: State, tmp_path: Path) -> None:
+def test_a_register_that_does_not_answer_is_no_empty_one(
+    state: State, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Or a champion would be taken for none, and a version registered again."""
     assert find_alias("nothing", CHAMPION) is None
     broken = tmp_path / "broken.db"
     shutil.copy(state.root / "mlflow.db", broken)
     with closing(sqlite3.connect(broken)) as connection:
         connection.execute("DROP TABLE model_versions")
-    mlflow.set_tracking_uri(f"sqlite:///{broken}")
-    try:
-        with pytest.raises(MlflowException, match="migration in unexpected state"):
-            find_alias("nothing", CHAMPION)
-        with pytest.raises(MlflowException, match="migration in unexpected state"):
-            find_fingerprint("nothing", "f1")
-    finally:
-        mlflow.set_tracking_uri(state.mlflow_uri)
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", f"sqlite:///{broken}")
+    with pytest.raises(MlflowException, match="migration in unexpected state"):
+        find_alias("nothing", CHAMPION)
+    with pytest.raises(MlflowException, match="migration in unexpected state"):
+        find_fingerprint("nothing", "f1")
 
 
 def record(found: Version) -> str:

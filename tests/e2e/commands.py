@@ -62,7 +62,7 @@ class Clone:
         """Start a script of the project, at the head of a process group of its own."""
         return subprocess.Popen(
             [sys.executable, str(self.folder / script), *words],
-            env=self.environment(home),
+            env={**self.environment(home), **more.pop("variables", {})},
             cwd=more.pop("cwd", self.folder),
             stdout=more.pop("stdout", subprocess.PIPE),
             stderr=more.pop("stderr", subprocess.PIPE),

@@ -1,6 +1,7 @@
 """A training run, from an empty home to a released model, and the same run again."""
 
 import json
+from os.path import relpath
 from pathlib import Path
 from typing import Any
 
@@ -220,8 +221,9 @@ def test_the_same_run_again_takes_less_than_half(trained: Ended, again: Ended) -
 def test_a_fresh_home_gives_the_same_model_to_the_last_digit(
     clone: Clone, trained: Ended, tmp_path: Path
 ) -> None:
-    # From another folder, so that nothing depends on where a command is typed.
-    fresh = clone.run(tmp_path / "home", *TRAINING, cwd=tmp_path)
+    # From another folder and by paths as seen from there: nothing depends on where one is.
+    seen = {"MILLWRIGHT_HOME": "home", "MILLWRIGHT_FLEETS": relpath(clone.fleets, tmp_path)}
+    fresh = clone.run(tmp_path / "home", *TRAINING, cwd=tmp_path, variables=seen)
     assert fresh.code == 0, fresh.stderr
     for key in ("dataset_version", "scores", "baselines", "threshold", "rows", "search"):
         assert fresh.summary[key] == trained.summary[key], key

@@ -144,6 +144,13 @@ def test_nothing_stands_twice_in_a_list() -> None:
     assert expected in faults(features=features(step_statistics=["mean", "std", "mean"]))
 
 
+def test_names_that_become_columns_differ_in_more_than_their_case() -> None:
+    said = "'{}' and '{}' differ in their case alone; keep one of them"
+    assert said.format("E1", "e1") in faults(error_codes=["e2", "E1", "e1"])
+    assert said.format("pump", "Pump") in faults(components=["pump", "fan", "Pump"])
+    plant(attributes={"model": {"type": "category", "values": ["m1", "M1"]}})
+
+
 @pytest.mark.parametrize("key", ["windows", "statistics", "step_statistics"])
 def test_there_are_windows_and_statistics_at_all(key: str) -> None:
     assert "at least 1 item" in faults(features=features(**{key: []}))
@@ -193,9 +200,8 @@ def test_lengths_are_whole_numbers_of_steps() -> None:
     assert "the step itself" in faults(features=features(windows=["3h", "60min"]))
 
 
-def test_no_attribute_is_called_as_a_feature_is() -> None:
-    said = faults(attributes={"pump_age": {"type": "number"}})
-    assert "'attributes.pump_age' is what the age of component 'pump' is called" in said
+def test_a_fleet_is_not_called_as_a_folder_beside_it() -> None:
+    assert "'mlflow' is a folder beside" in faults(name="mlflow")
 
 
 def test_a_zone_has_a_name_that_is_known() -> None:

@@ -40,7 +40,7 @@ def iso(hours: float) -> str:
     return (MIDNIGHT + hours * HOUR).isoformat()
 
 
-def seen(machine: int, heat: float | None, known: float, at: float = 0) -> dict[str, Any]:
+def seen(machine: int, heat: float | str | None, known: float, at: float = 0) -> dict[str, Any]:
     """A reading taken `at` an hour of the day that became known at another."""
     return reading(machine, iso(at), heat=heat, seen=iso(known))
 
@@ -248,6 +248,42 @@ def test_refused_rows_of_several_files_keep_the_file_and_the_row_they_came_from(
     assert result.tables["telemetry"].new == 3
 
 
+@pytest.mark.parametrize(
+    "name", ["place", "Place", "reason", "reasons", "origin", "row", "line", "data", "c0", "good"]
+)
+def test_every_refused_row_is_set_aside_whatever_the_data_call_their_columns(
+    tmp_path: Path, name: str
+) -> None:
+    fleet = plant(sensors={"heat": {"column": name}, "noise": {"column": "sound"}})
+    source = write_csv(tmp_path / "in", raw())
+    lines = [f"id,at,{name},sound", f"1,{iso(0)},1,1", f"1,{iso(1)},1", f"1,{iso(2)},hot,1"]
+    (source / "readings.csv").write_text("\n".join(lines))
+
+    rows = refused(take_in(fleet, source, tmp_path))
+
+    own = ("reason", "reasons", "origin", "row", "line")
+    cell = f"{name}_" if name in own else name
+    assert [(row["row"], row["reason"], row["line"], row[cell]) for row in rows] == [
+        (2, "malformed_row", lines[2], None),
+        (3, "not_a_number", None, "hot"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["held", "before", "number", "place", "reason", "other"])
+def test_a_sensor_may_be_called_as_what_the_ingest_notes_of_a_row(
+    tmp_path: Path, name: str
+) -> None:
+    sensors = {name: {"column": "heat"}, "noise": {"column": "sound"}}
+    fleet = plant(received=True, sensors=sensors)
+    readings = [seen(1, 7, 1), seen(1, 8, 2), seen(1, 8, 3), seen(2, "hot", 3)]
+
+    result = take_in(fleet, write_csv(tmp_path / "in", raw(*readings)), tmp_path)
+
+    counts = result.tables["telemetry"]
+    assert (counts.new, counts.corrections, counts.unchanged) == (1, 1, 1)
+    assert reasons(refused(result)) == [["not_a_number"]]
+
+
 @pytest.mark.parametrize("table", ["readings", "failures", "machines"])
 def test_a_required_table_without_rows_is_refused(tmp_path: Path, table: str) -> None:
     source = write_csv(tmp_path / "in", raw())
@@ -260,12 +296,24 @@ def test_a_required_table_without_rows_is_refused(tmp_path: Path, table: str) ->
     assert not (tmp_path / "raw").exists()
 
 
-def test_a_later_batch_may_come_without_failures(tmp_path: Path) -> None:
-    take_in(plant(), write_csv(tmp_path / "1", raw()), tmp_path)
-    source = write_csv(tmp_path / "2", raw(reading(2)))
-    (source / "failures.csv").write_text("id,at,part\n")
+@pytest.mark.parametrize("machines", [True, False])
+@pytest.mark.parametrize("empty", ["readings", "failures"])
+def test_a_later_batch_may_come_without_rows_of_a_table(
+    tmp_path: Path, empty: str, machines: bool
+) -> None:
+    fleet = plant(machines=machines)
+    take_in(fleet, write_csv(tmp_path / "1", raw()), tmp_path)
+    failure = {"id": 1, "at": iso(9), "part": "fan"}
+    source = write_csv(tmp_path / "2", raw(reading(1, iso(9)), failures=[failure]))
+    path = source / f"{empty}.csv"
+    path.write_text(path.read_text().partition("\n")[0] + "\n")
 
-    assert take_in(plant(), source, tmp_path).tables["telemetry"].new == 1
+    tables = take_in(fleet, source, tmp_path).tables
+
+    new = {"telemetry": tables["telemetry"].new, "failures": tables["failures"].new}
+    assert new == (
+        {"telemetry": 0, "failures": 1} if empty == "readings" else {"telemetry": 1, "failures": 0}
+    )
 
 
 def test_a_file_that_breaks_after_it_was_checked_leaves_the_store_as_it_was(

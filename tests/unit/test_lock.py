@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from millwright.errors import BusyError
+from millwright.errors import BusyError, InputError
 from millwright.lock import held
 
 PATIENCE = 20.0
@@ -108,3 +108,13 @@ def test_a_holder_that_left_no_name_is_another_process(tmp_path: Path) -> None:
         (tmp_path / "run.pid").unlink()
         with pytest.raises(BusyError, match="another process still holds"), held(path, print, 0):
             pass
+
+
+def test_a_lock_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder", encoding="utf-8")
+    path = tmp_path / "file" / "run.lock"
+    with (
+        pytest.raises(InputError, match=f"cannot write {path}.*MILLWRIGHT_HOME"),
+        held(path, print),
+    ):
+        raise AssertionError("it is not held")

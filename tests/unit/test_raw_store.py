@@ -118,13 +118,42 @@ def test_files_that_no_manifest_names_are_not_read_and_the_next_commit_removes_t
     assert len(stored(plant(), tmp_path)) == 2
 
 
-def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_a_manifest_that_cannot_be_read_is_named_with_a_way_out_that_loses_no_rows(
+    tmp_path: Path,
+) -> None:
     take_in(plant(), write_csv(tmp_path / "in", raw()), tmp_path)
     (manifest,) = (tmp_path / "raw" / "batches").iterdir()
     manifest.write_text("{")
 
-    with pytest.raises(MillwrightError, match=str(manifest)):
+    with pytest.raises(MillwrightError, match=str(manifest)) as found:
         store(tmp_path).batches()
+
+    way_out = f"restore it from a backup, or move {tmp_path / 'raw'} away and ingest all exports"
+    assert way_out in str(found.value)
+    assert "remove it" not in str(found.value)
+
+
+def test_a_committed_file_that_is_gone_is_named_with_the_way_out(tmp_path: Path) -> None:
+    home = tmp_path / "plant [ab]*"
+    take_in(plant(), write_csv(tmp_path / "in", raw()), home)
+    (path,) = store(home).files("telemetry")
+    path.unlink()
+
+    with pytest.raises(MillwrightError) as found:
+        store(home).silent_sensors()
+
+    assert str(found.value).startswith(f"cannot read {path} of the raw store: ")
+    assert f"or move {home / 'raw'} away and ingest all exports again" in str(found.value)
+
+
+def test_what_fails_elsewhere_while_reading_is_not_laid_to_the_store(tmp_path: Path) -> None:
+    take_in(plant(), write_csv(tmp_path / "in", raw()), tmp_path)
+    full = OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space left") as found, store(tmp_path).reading():
+        raise full
+
+    assert found.value is full
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

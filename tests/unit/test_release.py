@@ -1,10 +1,12 @@
 """A release is written whole, loaded only if it is what it was, and proves itself elsewhere."""
 
 import hashlib
+import json
 import os
 import pickle
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,10 @@ from millwright import release as releases
 from millwright.errors import ReleaseError
 from millwright.models import Classifier, Encoder, Matrix
 from millwright.release import (
-    CHAMPION,
     EXAMPLES,
     MANIFEST,
     MODEL,
+    POINTER,
     SUMS,
     Manifest,
     champion,
@@ -39,6 +41,7 @@ def manifest(**changes: Any) -> Manifest:
     values = {
         "name": "plant_failure", "version": 3, "fleet": "plant", "fingerprint": "f1",
         "feature_service": "plant_failure_v1", "encoder": ENCODER, "threshold": 0.25,
+        "horizon": "24h", "lead_time": "4h", "learned_until": datetime(2025, 1, 31, tzinfo=UTC),
         "dataset_version": "d1", "detector_version": None, "code_version": "c1",
         "git_revision": None, "mlflow_run": "r1", "environment": "local",
         "libraries": {"xgboost": xgboost.__version__},
@@ -175,6 +178,23 @@ def test_a_manifest_of_another_form_is_refused(copy: Path) -> None:
         load(copy)
 
 
+@pytest.mark.parametrize("name", ["horizon", "lead_time", "learned_until"])
+def test_a_manifest_that_does_not_say_what_the_model_may_be_compared_with_is_refused(
+    copy: Path, name: str
+) -> None:
+    values = json.loads((copy / MANIFEST).read_text())
+    del values[name]
+    (copy / MANIFEST).write_text(json.dumps(values))
+    sign(copy)
+    with pytest.raises(ReleaseError, match=rf"not readable by this version[\s\S]*{name}"):
+        load(copy)
+
+
+def test_the_end_of_what_a_model_learned_from_needs_a_zone() -> None:
+    with pytest.raises(ValueError, match="learned_until"):
+        manifest(learned_until="2025-01-31T00:00:00")
+
+
 def test_a_model_of_other_columns_than_its_manifest_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, manifest(), *grown(columns=4))
     with pytest.raises(ReleaseError, match=f"4 columns and a manifest of {len(ENCODER.columns)}"):
@@ -205,6 +225,31 @@ def test_a_failed_write_leaves_the_former_release(copy: Path) -> None:
     assert load(copy).manifest.threshold == 0.5
 
 
+@pytest.mark.parametrize("spoil", [None, MODEL, SUMS])
+def test_a_release_of_another_model_is_not_written_over(copy: Path, spoil: str | None) -> None:
+    set_champion(copy.parent, copy)
+    if spoil:
+        flip(copy / spoil)
+    before = contents(copy.parent)
+    with pytest.raises(ReleaseError) as caught:
+        write(copy.parent, manifest(fingerprint="f2"), *grown(seed=1))
+    assert f"{copy} is the release of another model, of fingerprint f1 and not f2" in str(
+        caught.value
+    )
+    assert f"counts its versions anew. Move the folder {copy.parent} away" in str(caught.value)
+    assert contents(copy.parent) == before
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff", b"[]", b"3", b"{}"])
+def test_what_is_no_release_any_more_is_made_again(copy: Path, content: bytes | None) -> None:
+    if content is None:
+        (copy / MANIFEST).unlink()
+    else:
+        (copy / MANIFEST).write_bytes(content)
+    write(copy.parent, manifest(fingerprint="f2"), *grown())
+    assert load(copy).manifest.fingerprint == "f2"
+
+
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
@@ -221,7 +266,7 @@ def test_the_champion_is_the_release_that_was_named_last(tmp_path: Path) -> None
         set_champion(folder, path)
         assert champion(folder) == path == folder / f"v{version}"
     # The pointer is a name and no path, so the folder may be moved.
-    assert (folder / CHAMPION).read_text() == "v12\n"
+    assert (folder / POINTER).read_text() == "v12\n"
     moved = folder.rename(tmp_path / "elsewhere")
     found = champion(moved)
     assert found is not None
@@ -230,8 +275,8 @@ def test_the_champion_is_the_release_that_was_named_last(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("content", [b"", b"..\n", b"v3/../v4\n", b"\xff\xfe", b"v3\nv4\n"])
 def test_a_pointer_that_names_no_release_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / CHAMPION).write_bytes(content)
-    with pytest.raises(ReleaseError, match=f"{CHAMPION} names no release"):
+    (tmp_path / POINTER).write_bytes(content)
+    with pytest.raises(ReleaseError, match=f"{POINTER} names no release"):
         champion(tmp_path)
 
 

@@ -221,3 +221,23 @@ def test_the_model_card_says_what_it_is_for_what_it_is_worth_and_how_to_make_it_
     assert "| odd\\|name | &lt;img src=x> |" in card
     for failure in context.decision.failures:
         assert f"- {failure}" in card
+
+
+NOTE = "v3 reads features that are no longer made: <volt>"
+
+
+def test_the_page_says_at_the_gate_and_in_the_comparison_why_the_champion_is_missing(context):
+    text = read(render_report(replace(context, champion_note=NOTE))).text
+    gate, comparison = text.split("Comparison on the same rows")
+    assert f"nothing says whether this model is better: {NOTE}." in gate
+    assert f"not compared: {NOTE}" in comparison
+
+
+def test_the_model_card_says_why_the_champion_is_missing(context):
+    card = render_model_card(replace(context, champion_note=NOTE))
+    assert f"\n\nThe champion was not compared: {NOTE.replace('<', '&lt;')}.\n" in card
+
+
+def test_without_a_champion_nothing_is_said_of_one(context, page):
+    for text in (read(page).text, render_model_card(context)):
+        assert "champion" not in text

@@ -113,6 +113,50 @@ def test_a_folder_of_files_of_both_kinds_is_one_table(tmp_path: Path) -> None:
     assert [row[0] for row in stored(plant(), tmp_path)] == ["1", "2"]
 
 
+def table_in_a_folder(source: Path) -> Path:
+    """The folder of the readings, empty yet, beside the other tables of the plant."""
+    write_csv(source, raw())
+    (source / "readings.csv").unlink()
+    (source / "readings").mkdir()
+    return source / "readings"
+
+
+def test_hidden_files_and_folders_of_a_table_are_left_out(tmp_path: Path) -> None:
+    folder = table_in_a_folder(tmp_path / "in")
+    write_csv(folder, {"a": [reading(1)]})
+    for place in (".ipynb_checkpoints", "_delta_log", "day=1/.old"):
+        write_csv(folder / place, {"a": [reading(2)]})
+    (folder / "day=1" / "._a.csv").write_bytes(b"\x00\x05\x16\x07")
+    (folder / "_metadata.parquet").write_bytes(b"")
+
+    take_in(plant(), tmp_path / "in", tmp_path)
+
+    assert [row[0] for row in stored(plant(), tmp_path)] == ["1"]
+
+
+def test_links_to_folders_are_followed_and_each_folder_is_read_once(tmp_path: Path) -> None:
+    folder = table_in_a_folder(tmp_path / "in")
+    write_csv(folder / "day=1", {"a": [reading(1)]})
+    write_csv(tmp_path / "elsewhere" / "deep", {"b": [reading(2)]})
+    (folder / "day=2").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(tmp_path / "elsewhere" / "deep")
+    (folder / "day=1" / "round").symlink_to(folder)
+
+    result = take_in(plant(), tmp_path / "in", tmp_path)
+
+    assert result.refused == 0
+    assert [row[0] for row in stored(plant(), tmp_path)] == ["1", "2"]
+
+
+def test_a_folder_whose_name_ends_as_a_file_is_looked_into(tmp_path: Path) -> None:
+    folder = table_in_a_folder(tmp_path / "in")
+    write_csv(folder / "part.csv", {"a": [reading(1)]})
+
+    take_in(plant(), tmp_path / "in", tmp_path)
+
+    assert [row[0] for row in stored(plant(), tmp_path)] == ["1"]
+
+
 @pytest.mark.parametrize(
     "text",
     [

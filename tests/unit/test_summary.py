@@ -15,6 +15,7 @@ from millwright.project import Project, Training
 from millwright.publication import Registration, Released
 from millwright.search import Found
 from millwright.settings import State, load_settings
+from millwright.sources import without_password
 from millwright.training import Judgement
 
 GOOD = Evaluation(
@@ -33,13 +34,16 @@ SCORES = {
 RUN = {"dataset_version": "d1", "seconds": 12.34, "peak_memory_mb": 1234}
 
 
-def of_training(candidate: Evaluation = GOOD, champion: Evaluation | None = None) -> dict[str, Any]:
+def of_training(
+    candidate: Evaluation = GOOD, champion: Evaluation | None = None, note: str = ""
+) -> dict[str, Any]:
     baselines = {"rule": RULE, "logistic_regression": RULE}
     decision = decide(load_limits(), candidate, baselines, champion)
     passed = decision.passed
     return summary.of_training(
         Judgement(
             candidate=candidate, baselines=baselines, champion=champion, contributions=(),
+            champion_note=note,
             threshold=Threshold(value=0.125, cost=1, failures=4, curve=()),
         ),
         decision,
@@ -73,6 +77,7 @@ def test_a_promoted_model_is_told_to_machines_with_all_that_they_need() -> None:
             for name in ("rule", "logistic_regression")
         },
         "champion": SCORES | {"average_precision": 0.3, "cost": 500_000},
+        "champion_note": "",
         "gate": {"passed": True, "failures": []},
         "search": {"trials": 24, "ended_by": "trials", "folds": [0.6, 0.8]},
         "threshold": 0.125,
@@ -128,6 +133,17 @@ def test_a_person_reads_why_a_model_was_refused(project: Project) -> None:
     assert "champion" not in table
 
 
+def test_machines_and_people_are_told_why_the_champion_was_not_compared(project: Project) -> None:
+    note = "v3 reads features that are no longer made: volt_mean_3h"
+    found = of_training(note=note)
+    assert (found["champion"], found["champion_note"]) == ({}, note)
+    assert found["status"] == "promoted"
+    table = summary.training_table(found | RUN, project)
+    assert table["champion"] == f"not compared: {note}"
+    before = list(table)[: list(table).index("gate")]
+    assert before[-2:] == ["logistic regression", "champion"]
+
+
 COUNTS = {"read": 0, "new": 0, "unchanged": 0, "corrections": 0, "refused": 0}
 INGEST = RUN | {
     "batch": "b1",
@@ -176,15 +192,13 @@ def test_a_path_is_shown_as_seen_from_here(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     assert summary.relative(str(tmp_path / "data" / "x")) == "data/x"
     assert summary.relative("/elsewhere/x") == "/elsewhere/x"
-    assert summary.relative(None) is None
 
 
 @pytest.mark.parametrize(
     "url", ["postgresql://anna:secret@host/plant", "postgresql://anna@host/plant?password=secret"]
 )
 def test_a_database_is_shown_without_its_password(url: str) -> None:
-    shown = summary.relative(url)
-    assert shown is not None
+    shown = summary.relative(without_password(url))
     assert "secret" not in shown
     assert shown.startswith("postgresql://anna")
     assert shown.endswith("@host/plant")

@@ -3,21 +3,25 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import xgboost
-from raw_tables import plant, raw, reading, take_in, write_csv
+from raw_tables import contents, plant, raw, reading, take_in, write_csv
 
-from millwright import release, training
-from millwright.errors import DataError, MillwrightError
+from millwright import publication, registry, release, training
+from millwright.errors import DataError, MillwrightError, ReleaseError
+from millwright.gate import decide, load_limits
 from millwright.labels import label_cutoffs, select_cutoffs
 from millwright.models import Classifier, Encoder
 from millwright.project import Project, Training
+from millwright.publication import Candidate, Registration
+from millwright.registry import Version
 from millwright.release import Manifest
 from millwright.search import Found
 from millwright.settings import State, load_settings
@@ -281,22 +285,24 @@ def test_thresholds_are_chosen_without_the_test_window(
     again = judge(frame, turned, booster, project)
     assert again.threshold == found.threshold
     assert again.candidate != found.candidate
-    assert (found.champion, found.champion_note) == (None, "no champion yet")
+    assert (found.champion, found.champion_note) == (None, "")
     assert set(found.baselines) == set(BASELINES)
     sizes = {each.rows for each in (found.candidate, *found.baselines.values())}
     assert sizes == {int(tested.sum())}
     assert found.contributions[0].feature == "heat_mean_3h"
 
 
-def write_champion(project: Project, booster: xgboost.Booster, encoder: Encoder) -> None:
-    manifest = Manifest(
-        name=project.model_name, version=1, fleet="plant", fingerprint="f",
-        feature_service=project.service, encoder=encoder, threshold=0.4, dataset_version="d",
-        detector_version=None, code_version="c", git_revision=None, mlflow_run="r",
-        environment="local", libraries={},
-    )  # fmt: skip
+def write_champion(project: Project, booster: xgboost.Booster, **changes: Any) -> None:
+    values = {
+        "name": project.model_name, "version": 1, "fleet": "plant", "fingerprint": "f",
+        "feature_service": project.service, "encoder": Encoder.of(FLEET), "threshold": 0.4,
+        "horizon": "6h", "lead_time": "2h", "learned_until": START, "dataset_version": "d",
+        "detector_version": None, "code_version": "c", "git_revision": None, "mlflow_run": "r",
+        "environment": "local", "libraries": {},
+    }  # fmt: skip
+    manifest = Manifest.model_validate(values | changes)
     folder = project.state.releases("plant")
-    rows = np.zeros((1, len(encoder.columns)), dtype=np.float32)
+    rows = np.zeros((1, len(manifest.encoder.columns)), dtype=np.float32)
     release.set_champion(folder, release.write(folder, manifest, booster, rows))
 
 
@@ -312,10 +318,10 @@ def test_the_champion_is_judged_on_the_same_rows_by_its_own_threshold(
     copied: Project, frame: pd.DataFrame, trained: Trained
 ) -> None:
     booster, scores = trained
-    write_champion(copied, booster, Encoder.of(FLEET))
+    write_champion(copied, booster)
     found = judge(frame, scores, booster, copied)
     assert found.champion is not None
-    assert found.champion_note == "v1"
+    assert found.champion_note == ""
     assert found.champion.threshold == 0.4
     for figure in ("rows", "average_precision", "roc_auc", "brier"):
         assert getattr(found.champion, figure) == getattr(found.candidate, figure)
@@ -330,7 +336,120 @@ def test_a_champion_that_reads_other_features_is_passed_over_and_says_why(
     matrix = np.zeros((50, len(more.columns)), dtype=np.float32)
     other = Classifier({}, 1, seed=0).fit(matrix, np.arange(50) % 2 == 0).booster
     assert other is not None
-    write_champion(copied, other, more)
+    write_champion(copied, other, encoder=more)
     found = judge(frame, scores, booster, copied)
     assert found.champion is None
     assert found.champion_note == "v1 reads features that are no longer made: colour, weight"
+
+
+@pytest.mark.parametrize(
+    ("changes", "note"),
+    [
+        ({"horizon": "24h"},
+         "v1 answers another question: its horizon is 24h and its lead time 2h, where the fleet "
+         "file now says 6h and 2h"),
+        ({"lead_time": "1h"},
+         "v1 answers another question: its horizon is 6h and its lead time 1h, where the fleet "
+         "file now says 6h and 2h"),
+    ],
+    ids=["horizon", "lead time"],
+)  # fmt: skip
+def test_a_champion_that_was_asked_another_question_is_passed_over_and_says_why(
+    copied: Project, frame: pd.DataFrame, trained: Trained, changes: dict[str, str], note: str
+) -> None:
+    booster, scores = trained
+    write_champion(copied, booster, **changes)
+    found = judge(frame, scores, booster, copied)
+    assert (found.champion, found.champion_note) == (None, note)
+
+
+def test_a_model_has_learned_up_to_the_end_of_the_horizon_of_its_last_cutoff(
+    project: Project, frame: pd.DataFrame
+) -> None:
+    window, moments = training.split(frame, project).test, frame["event_timestamp"]
+    found = training.learned_until(frame, project)
+    assert type(found) is datetime
+    assert found == moments[window.training(moments)].max() + FLEET.horizon
+    assert found <= window.start
+
+
+def test_a_champion_may_learn_up_to_the_test_window_and_no_further(
+    copied: Project, frame: pd.DataFrame, trained: Trained
+) -> None:
+    booster, scores = trained
+    start = training.split(frame, copied).test.start
+    write_champion(copied, booster, learned_until=start)
+    assert judge(frame, scores, booster, copied).champion is not None
+    write_champion(copied, booster, learned_until=start + timedelta(minutes=1))
+    found = judge(frame, scores, booster, copied)
+    assert found.champion is None
+    assert found.champion_note == (
+        "v1 has learned from failures up to 2025-02-02 00:01, and the test window starts at "
+        "2025-02-02 00:00 UTC"
+    )
+
+
+@pytest.mark.parametrize(("days", "fair"), [(6, True), (8, True), (10, False)])
+def test_a_champion_is_not_judged_on_days_that_it_learned_from_when_the_test_window_grows(
+    copied: Project, frame: pd.DataFrame, trained: Trained, days: int, fair: bool
+) -> None:
+    write_champion(copied, trained[0], learned_until=training.learned_until(frame, copied))
+    fleet = FLEET.model_copy(update={"test_window": timedelta(days=days)})
+    other = replace(copied, fleet=fleet)
+    booster, scores = train_models(frame, FOUND, other)
+    found = judge(frame, scores, booster, other)
+    assert (found.champion is not None) is fair
+    assert ("has learned from failures up to" in found.champion_note) is not fair
+
+
+def passed(fingerprint: str) -> Registration:
+    return Registration(
+        name="plant_failure", version=1, run="r", fingerprint=fingerprint, rows={}, passed=True,
+        reasons=(), report="report.html",
+    )  # fmt: skip
+
+
+def test_a_release_says_what_was_asked_of_it_and_until_when_it_learned(
+    copied: Project, frame: pd.DataFrame, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aliases: list[str] = []
+    monkeypatch.setattr(registry, "set_alias", lambda _, alias, *__, **___: aliases.append(alias))
+    released = publication.release(copied, passed("f1"), frame, trained[0], 0.5)
+    assert released.path is not None
+    manifest = release.load(Path(released.path)).manifest
+    assert (manifest.horizon, manifest.lead_time) == ("6h", "2h")
+    assert manifest.learned_until == training.learned_until(frame, copied)
+    assert aliases == ["champion"]
+    # So the very model can be compared with itself when the run is made again.
+    again = judge(frame, trained[1], trained[0], copied)
+    assert again.champion is not None
+    assert again.champion.average_precision == again.candidate.average_precision
+
+
+def test_a_champion_is_not_overwritten_when_mlflow_counts_its_versions_anew(
+    copied: Project, frame: pd.DataFrame, trained: Trained
+) -> None:
+    write_champion(copied, trained[0])
+    folder = copied.state.releases("plant")
+    before = contents(folder)
+    with pytest.raises(ReleaseError, match=r"releases/v1 is the release of another model"):
+        publication.release(copied, passed("f1"), frame, trained[0], 0.5)
+    assert contents(folder) == before
+
+
+def test_the_report_and_the_model_card_of_a_run_say_why_the_champion_was_not_compared(
+    copied: Project, frame: pd.DataFrame, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booster, scores = trained
+    write_champion(copied, booster, horizon="24h")
+    judgement = judge(frame, scores, booster, copied)
+    decision = decide(load_limits(), judgement.candidate, judgement.baselines, judgement.champion)
+    version = Version("plant_failure", 2, "r", {})
+    monkeypatch.setattr(registry, "register", lambda *_: version)
+    monkeypatch.setattr(registry, "log_run", lambda *_, **__: "r")
+    monkeypatch.setattr(Project, "configuration_files", {})  # this plant has none
+    _, page, card = publication.register(
+        Candidate(copied, "f2", frame, scores, booster, FOUND, judgement, decision)
+    )
+    for text in (page, card):
+        assert "v1 answers another question: its horizon is 24h" in text

@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,7 +21,8 @@ from raw_tables import (
     write_parquet,
 )
 
-from millwright.validation import REASONS, checks, columns, key, schema
+from millwright.raw_store import BEGINNING
+from millwright.validation import EARLIEST, REASONS, checks, columns, key, schema
 
 BAD_READINGS = [
     ({"id": ""}, ["missing_machine"]),
@@ -32,6 +35,9 @@ BAD_READINGS = [
     ({"at": "2025-01-01 00:00:00 Europe/Berlin"}, ["bad_timestamp"]),
     ({"at": "2025-01-01 00:00:00"}, ["naive_timestamp"]),
     ({"at": "2025-01-01"}, ["naive_timestamp"]),
+    ({"at": "1970-01-01T00:00:00Z"}, ["ancient_timestamp"]),
+    ({"at": "0205-01-01T00:00:00Z"}, ["ancient_timestamp"]),
+    ({"at": "1979-12-31T23:59:59.999999Z"}, ["ancient_timestamp"]),
     ({"at": "2025-06-01T00:00:00.000001Z"}, ["future_timestamp"]),
     ({"heat": "warm"}, ["not_a_number"]),
     ({"heat": "1,5"}, ["not_a_number"]),
@@ -96,7 +102,8 @@ def test_a_row_cannot_have_become_known_before_it_happened_or_at_no_time(tmp_pat
         reading(1, "2025-01-01T02:00:00Z", seen="soon"),
         reading(1, "2025-01-01T03:00:00Z", seen="2025-01-01T03:00:00"),
         reading(1, "2025-01-01T04:00:00Z", seen="2026-01-01T00:00:00Z"),
-        reading(1, "2025-01-01T05:00:00Z", seen="2025-01-01T05:00:00Z"),
+        reading(1, "2025-01-01T05:00:00Z", seen="1970-01-01T00:00:00Z"),
+        reading(1, "2025-01-01T06:00:00Z", seen="2025-01-01T06:00:00Z"),
     ]
 
     result = take_in(plant(received=True), write_csv(tmp_path / "in", raw(*readings)), tmp_path)
@@ -107,6 +114,7 @@ def test_a_row_cannot_have_become_known_before_it_happened_or_at_no_time(tmp_pat
         ["bad_received"],
         ["naive_timestamp"],
         ["future_timestamp"],
+        ["ancient_timestamp", "received_before_event"],
     ]
     assert result.tables["telemetry"].new == 1
 
@@ -190,6 +198,57 @@ def test_a_time_without_a_zone_is_read_in_that_of_the_fleet(
     take_in(fleet, write_csv(tmp_path / "in", raw(reading(at=local))), tmp_path)
 
     assert stored(fleet, tmp_path)[0][1] == datetime.fromisoformat(expected).replace(tzinfo=UTC)
+
+
+def test_of_the_hour_that_a_zone_repeats_two_rows_need_a_zone_to_be_told_apart(
+    tmp_path: Path,
+) -> None:
+    fleet, local = plant(timezone="Europe/Berlin"), "2024-10-27 02:30:00"
+    readings = [reading(1, local, heat=1), reading(1, local, heat=2)]
+    readings += [reading(2, f"{local}+02:00", heat=1), reading(2, f"{local}+01:00", heat=2)]
+
+    result = take_in(fleet, write_csv(tmp_path / "in", raw(*readings)), tmp_path)
+
+    assert result.reasons == {"conflicting_duplicate": 2}
+    assert [(row[0], row[3]) for row in stored(fleet, tmp_path)] == [("2", 1), ("2", 2)]
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
+@pytest.mark.parametrize("zone", [None, "UTC", "Asia/Tokyo"])
+def test_times_of_parquet_are_read_whatever_their_unit_and_zone(
+    tmp_path: Path, unit: str, zone: str | None
+) -> None:
+    readings = [reading(at=datetime(2025, 1, 1, 12)), reading(at=None)]  # noqa: DTZ001
+    table = pa.Table.from_pylist(readings)
+    times = pa.array([row["at"] for row in readings], pa.timestamp(unit, zone))
+    table = table.set_column(1, "at", times)
+    source = write_parquet(tmp_path / "in", raw())
+    pq.write_table(table, source / "readings.parquet")
+    berlin = plant(timezone="Europe/Berlin")
+
+    result = take_in(plant(), source, tmp_path / "a")
+    take_in(berlin, source, tmp_path / "b")
+
+    naive = [] if zone else [["naive_timestamp"]]
+    assert reasons(refused(result)) == [*naive, ["missing_timestamp"]]
+    expected = datetime(2025, 1, 1, 12 if zone else 11, tzinfo=UTC)
+    assert [row[1] for row in stored(berlin, tmp_path / "b")] == [expected]
+
+
+def test_a_row_may_be_as_old_as_the_first_record_of_a_machine_and_no_older(tmp_path: Path) -> None:
+    source = write_csv(tmp_path / "in", raw(reading(at=BEGINNING.isoformat())))
+
+    assert take_in(plant(), source, tmp_path).refused == 0
+    assert EARLIEST == BEGINNING
+
+
+def test_columns_that_differ_in_their_case_alone_are_two(tmp_path: Path) -> None:
+    fleet = plant(sensors={"heat": {"range": [0, 100]}, "noise": {"column": "HEAT"}})
+    cells = {"id": 1, "at": "2025-01-01T00:00:00Z", "heat": 1, "HEAT": 2}
+
+    take_in(fleet, write_csv(tmp_path / "in", raw(cells)), tmp_path)
+
+    assert stored(fleet, tmp_path)[0][3:] == (1.0, 2.0)
 
 
 @pytest.mark.parametrize("write", [write_csv, write_parquet])
@@ -298,3 +357,12 @@ def test_every_check_has_a_reason_that_is_on_the_list(table: str) -> None:
 
     assert set(found) <= set(REASONS)
     assert len(found) == len(set(found))
+
+
+def test_a_cycle_is_neither_ancient_nor_in_the_future() -> None:
+    fleet = plant(received=True).model_copy(update={"counts_cycles": True})
+    types = {column.source: "VARCHAR" for column in columns(fleet, "telemetry")}
+
+    found = {check.reason for check in checks(fleet, "telemetry", types, datetime.now(UTC))}
+
+    assert not found & {"ancient_timestamp", "future_timestamp"}

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import pytest
 
+from millwright.errors import ConfigurationError
 from millwright.fleet import Fleet, load_fleet
 from millwright.views import (
     detector_view,
@@ -24,6 +25,20 @@ def changed(fleet: Fleet, without: Sequence[str] = (), **changes: object) -> Fle
 
 def names(fleet: Fleet) -> list[str]:
     return [view.name for view in feature_views(fleet)]
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("comp1_age", "component_age"),
+        ("volt_mean_24h", "sensor_window_24h"),
+        ("error1_count_24h", "error_counts_24h"),
+    ],
+)
+def test_no_two_features_have_one_name(name: str, other: str) -> None:
+    attributes = PDM.attributes | {name: PDM.attributes["age"]}
+    with pytest.raises(ConfigurationError, match=f"'{name}' would be a feature of '{other}' and"):
+        feature_views(changed(PDM, attributes=attributes))
 
 
 def test_a_fleet_has_a_view_for_each_kind_and_window() -> None:
