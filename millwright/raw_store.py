@@ -19,7 +19,7 @@ import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +37,6 @@ from millwright.periods import FORMATS, between
 from millwright.sql import files, literal, moment, parquet, quoted
 from millwright.validation import key, schema
 
-# A machine's first record holds for all time before it: a fleet's history may begin earlier.
-BEGINNING = datetime(1980, 1, 1, tzinfo=UTC)
 _ID_LENGTH = 16
 
 

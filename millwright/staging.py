@@ -19,11 +19,20 @@ from millwright.content import content_hash
 from millwright.errors import DataError, InputError, MillwrightError
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
-from millwright.raw_store import BEGINNING, RawStore, first_line, write_parquet
+from millwright.raw_store import RawStore, first_line, write_parquet
 from millwright.settings import Engine
 from millwright.sources import Part, Source
 from millwright.sql import literal, moment, quoted
-from millwright.validation import REASONS, bit, canonical, columns, fingerprint, key, schema
+from millwright.validation import (
+    BEGINNING,
+    REASONS,
+    bit,
+    canonical,
+    columns,
+    fingerprint,
+    key,
+    schema,
+)
 
 # Beside the data's own columns in a quarantine file.
 _NOTES = ("reason", "reasons", "origin", "row", "line")

@@ -55,8 +55,8 @@ _CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
 _NAIVE = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}([ T]{_CLOCK})?\s*"
 _ZONED = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}[ T]{_CLOCK} ?(Z|UTC|[+-]\d{{2}}(:?\d{{2}})?)\s*"
 # An older time is a clock that was never set, and would make a history of decades. A machine's
-# first record counts from here: it is the `BEGINNING` of the raw store.
-EARLIEST = datetime(1980, 1, 1, tzinfo=UTC)
+# first record counts from here, as a fleet's history may begin before it.
+BEGINNING = datetime(1980, 1, 1, tzinfo=UTC)
 _LAST_CYCLE = 10_000_000
 _LONGEST_PAST = 100_000  # cycles before the records begin, in which parts were replaced
 
@@ -199,7 +199,7 @@ def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) ->
         Check("unknown_category", _any(_unknown_categories(fleet, table))),
     ]
     if not fleet.counts_cycles:  # a cycle is no time of day: none is ancient or in the future
-        ancient = _any(f"{column.value} < {moment(EARLIEST)}" for column in times)
+        ancient = _any(f"{column.value} < {moment(BEGINNING)}" for column in times)
         future = _any(f"{column.value} > {moment(now)}" for column in times)
         table_of_checks.append(Check("ancient_timestamp", ancient))
         table_of_checks.append(Check("future_timestamp", future))

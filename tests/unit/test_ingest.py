@@ -28,9 +28,10 @@ from raw_tables import (
 
 from millwright.errors import DataError, InputError
 from millwright.ingest import ingest
-from millwright.raw_store import BEGINNING, RawStore
+from millwright.raw_store import RawStore
 from millwright.settings import Engine
 from millwright.sources import open_source
+from millwright.validation import BEGINNING
 
 MIDNIGHT = datetime(2025, 1, 1, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -1,6 +1,6 @@
 """Each reason that refuses a row, tried with the cell that brings it about."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,7 @@ from raw_tables import (
     write_parquet,
 )
 
-from millwright.raw_store import BEGINNING
-from millwright.validation import EARLIEST, REASONS, checks, columns, key, schema
+from millwright.validation import BEGINNING, REASONS, checks, columns, key, schema
 
 BAD_READINGS = [
     ({"id": ""}, ["missing_machine"]),
@@ -236,10 +235,12 @@ def test_times_of_parquet_are_read_whatever_their_unit_and_zone(
 
 
 def test_a_row_may_be_as_old_as_the_first_record_of_a_machine_and_no_older(tmp_path: Path) -> None:
-    source = write_csv(tmp_path / "in", raw(reading(at=BEGINNING.isoformat())))
+    times = [BEGINNING, BEGINNING - timedelta(microseconds=1)]
+    readings = [reading(at=time.isoformat()) for time in times]
+    result = take_in(plant(), write_csv(tmp_path / "in", raw(*readings)), tmp_path)
 
-    assert take_in(plant(), source, tmp_path).refused == 0
-    assert EARLIEST == BEGINNING
+    assert [row[1] for row in stored(plant(), tmp_path)] == [BEGINNING]
+    assert result.reasons == {"ancient_timestamp": 1}
 
 
 def test_columns_that_differ_in_their_case_alone_are_two(tmp_path: Path) -> None:
