@@ -38,9 +38,10 @@ def main(words: Sequence[str] | None = None) -> int:
         "pipeline": asked.pipeline, "environment": asked.stack, "fleet": asked.fleet,
         "status": "failed",
     }  # fmt: skip
-    interruption.end_at_once(lambda: _interrupted(result, asked.json))
+    record = Record(result, asked.json)
+    interruption.end_at_once(record.interrupted)
     try:
-        with _recorded(result, asked.json):
+        with record.kept():
             _settle()
             _check(asked, unknown)
             _prepare(state(asked.stack))
@@ -284,37 +285,44 @@ def _prepare(state: State) -> None:
         ) from err
 
 
-@contextmanager
-def _recorded(result: dict[str, Any], path: Path | None) -> Iterator[None]:
-    """Write `result` to `path` in the end, however it ends, with its cost.
+class Record:
+    """The summary for machines, at `path` if there is one, with what the run has cost."""
 
-    It is written at the beginning too: a path that cannot be written is told before the work, and
-    a run that is killed leaves no summary of an earlier one.
-    """
-    started = time.monotonic()
-    if path:
-        terminal.write_json(path, result)
-    try:
-        yield
-    except BaseException as err:
-        result |= {"status": "failed", "error": str(err) or type(err).__name__}
-        raise
-    finally:
-        result |= _cost(started)
-        if path:
-            terminal.write_json(path, result)
+    def __init__(self, result: dict[str, Any], path: Path | None) -> None:
+        self.result = result
+        self.path = path
+        self.started = time.monotonic()
 
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Write the result in the end, however it ends.
 
-def _interrupted(result: dict[str, Any], path: Path | None) -> None:
-    said = "interrupted; run the same command again to go on from here"
-    terminal.fail(said)
-    if path:
-        terminal.write_json(path, result | {"status": "failed", "error": said})
+        It is written at the beginning too: a path that cannot be written is told before the work,
+        and a run that is killed leaves no summary of an earlier one.
+        """
+        if self.path:
+            terminal.write_json(self.path, self.result)
+        try:
+            yield
+        except BaseException as err:
+            self.result |= {"status": "failed", "error": str(err) or type(err).__name__}
+            raise
+        finally:
+            self._write()
 
+    def interrupted(self) -> None:
+        """The last words of a run that a signal ends."""
+        said = "interrupted; run the same command again to go on from here"
+        terminal.fail(said)
+        self.result |= {"status": "failed", "error": said}
+        self._write()
 
-def _cost(started: float) -> dict[str, Any]:
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    return {"seconds": round(time.monotonic() - started, 1), "peak_memory_mb": peak}
+    def _write(self) -> None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+        seconds = round(time.monotonic() - self.started, 1)
+        self.result |= {"seconds": seconds, "peak_memory_mb": peak}
+        if self.path:
+            terminal.write_json(self.path, self.result)
 
 
 def _show(result: dict[str, Any], project: "Project") -> None:

@@ -90,6 +90,8 @@ def test_an_interrupted_run_says_so_in_one_line(interrupted: list[Interrupted]) 
         assert "Traceback" not in run.stderr
         assert run.summary["status"] == "failed"
         assert run.summary["error"].startswith("interrupted")
+        assert run.summary["seconds"] > 0
+        assert run.summary["peak_memory_mb"] > 0
 
 
 def test_the_same_command_again_ends_as_if_nothing_had_been_and_no_artifact_were_lost(
