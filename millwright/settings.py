@@ -76,6 +76,16 @@ class State:
         return self.root / "mlflow"
 
     @property
+    def services(self) -> Path:
+        """Servers that run on this machine for the environment: their data and their logs."""
+        return self.root / "services"
+
+    @property
+    def endpoints(self) -> Path:
+        """The URLs of those servers, passwords included; only the owner may read it."""
+        return self.services / "endpoints.json"
+
+    @property
     def cache(self) -> Path:
         """What libraries keep to be faster next time."""
         return self.home / "cache"
