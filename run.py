@@ -22,7 +22,8 @@ from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, DataError, MillwrightError
 from millwright.fleet import fleets_folder, load_fleet
 from millwright.lock import held
-from millwright.settings import HOME, State, load_settings, process_environment, state
+from millwright.process import chosen, prepare, settle
+from millwright.settings import State, load_settings
 from millwright.views import feature_views
 
 if TYPE_CHECKING:
@@ -42,10 +43,13 @@ def main(words: Sequence[str] | None = None) -> int:
     interruption.end_at_once(record.interrupted)
     try:
         with record.kept():
-            _settle()
+            settle()
             _check(asked, unknown)
-            _prepare(state(asked.stack))
-            project = _execute(asked, result)
+            state = chosen(asked.stack)
+            result["environment"] = state.environment
+            stack_file.read(state.environment, state)
+            prepare(state)
+            project = _execute(asked, state, record)
         _show(result, project)
     except MillwrightError as err:
         terminal.fail(str(err))
@@ -53,15 +57,34 @@ def main(words: Sequence[str] | None = None) -> int:
     return 3 if result.get("refused") or result["status"] == "refused" else 0
 
 
-def _execute(asked: argparse.Namespace, result: dict[str, Any]) -> "Project":
+def _execute(asked: argparse.Namespace, state: State, record: "Record") -> "Project":
     from millwright.project import open_project
+    from millwright.watch import watched
 
-    project = open_project(asked.fleet, asked.stack)
-    terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {asked.stack}")
-    with held(project.state.lock, terminal.say):
-        Run(project, asked, result).run()
+    project = open_project(asked.fleet, state.environment)
+    terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {state.environment}")
+    result = record.result
+    with watched(state, project.settings, record.ended), held(state.lock, terminal.say):
+        from millwright import stack
+
+        stack.enter(state.environment, state)
+        try:
+            Run(project, asked, result).run()
+        except MillwrightError as err:
+            _announce({**result, "status": "failed", "error": str(err)})
+            raise
         result |= {"dataset_version": project.raw.dataset_version}
+        _announce(result)
     return project
+
+
+def _announce(result: dict[str, Any]) -> None:
+    """Tell the alerter of the active stack what is worth an alert."""
+    from millwright import alerters, alerts, stack
+
+    for alert in alerts.of_run(result, datetime.now(UTC)):
+        for alerter in stack.alerters():
+            alerters.send(alerter, alert)
 
 
 class Run:
@@ -76,10 +99,7 @@ class Run:
 
     def run(self) -> None:
         """Run the pipeline asked for, after those that it needs."""
-        from millwright import stack
-
         source = self._source()
-        stack.activate(self.project.state.environment, self.project.state)
         if source:
             self.result |= self._ingest(source)
         if self.asked.pipeline in ("features", "training"):
@@ -157,13 +177,14 @@ class Run:
         from zenml import Model
 
         from millwright import summary
+        from millwright.endpoints import mlflow_uri
         from millwright.registry import open_experiment
         from millwright.release import SUMS, champion
         from pipelines.training import training
 
         terminal.say("training")
         where = self.project.state
-        open_experiment(where.mlflow_uri, "training", where.mlflow_artifacts)
+        open_experiment(mlflow_uri(where), "training", where.mlflow_artifacts)
         released = champion(where.releases(self.project.fleet.name))
         # Names come again when MLflow's register is lost; what is in a release does not.
         sums = released / SUMS if released else None
@@ -202,7 +223,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pipeline", help=f"required: {', '.join(PIPELINES)}")
     parser.add_argument("--fleet", default="simulated", help="a file in configs/fleets")
     parser.add_argument("--data", help="a folder of CSV or parquet files, or a database URL")
-    parser.add_argument("--stack", default="local", help="an environment in configs/environments")
+    parser.add_argument(
+        "--stack", help="an environment in configs/environments, for this run; else the active one"
+    )
     parser.add_argument(
         "--received", type=_moment, metavar="TIME",
         help="when corrections in the data became known (ISO 8601 with zone; now if not given)",
@@ -243,8 +266,8 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         raise ConfigurationError("--received says when data became known; name them: --data PLACE")
     if asked.received and asked.received > datetime.now(UTC):
         raise ConfigurationError(f"--received {asked.received.isoformat()} lies in the future")
-    load_settings(asked.stack)
-    stack_file.read(asked.stack, state(asked.stack))
+    if asked.stack:
+        load_settings(asked.stack)
     if asked.data:
         from millwright.sources import open_source
 
@@ -253,36 +276,6 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         from millwright.gate import load_limits
 
         load_limits()
-
-
-def _settle() -> None:
-    """Have relative paths mean the same wherever the process works later."""
-    for name in ("MILLWRIGHT_HOME", "MILLWRIGHT_FLEETS"):
-        if os.environ.get(name):
-            os.environ[name] = str(Path(os.environ[name]).resolve())
-
-
-def _prepare(state: State) -> None:
-    """Let ZenML, MLflow and Feast find the project's state."""
-    own = {
-        # Errors of ours end in one line; what ZenML would log of them is a traceback.
-        "ZENML_LOGGING_VERBOSITY": "CRITICAL",
-        # These would write to the user's home.
-        "MPLCONFIGDIR": str(state.cache / "matplotlib"),
-        "UV_CACHE_DIR": str(state.cache / "uv"),
-    }
-    # What an activated environment exports for the usual home must not hold for another one.
-    usual = process_environment(State(HOME, state.environment))
-    for name, value in {**process_environment(state), **own}.items():
-        if os.environ.get(name) in (None, usual.get(name)):
-            os.environ[name] = value
-    try:
-        state.root.mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise ConfigurationError(
-            f"cannot write to {state.root}: {err.strerror}; give a folder that may be "
-            "written, with MILLWRIGHT_HOME"
-        ) from err
 
 
 class Record:
@@ -312,7 +305,10 @@ class Record:
 
     def interrupted(self) -> None:
         """The last words of a run that a signal ends."""
-        said = "interrupted; run the same command again to go on from here"
+        self.ended("interrupted; run the same command again to go on from here")
+
+    def ended(self, said: str) -> None:
+        """The last words of a run that ends here and now."""
         terminal.fail(said)
         self.result |= {"status": "failed", "error": said}
         self._write()

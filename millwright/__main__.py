@@ -7,10 +7,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from millwright import durations, release, terminal
+from millwright import durations, release, stack_file, terminal
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
-from millwright.settings import load_settings, state
+from millwright.process import chosen, prepare, settle
+from millwright.services import command as services
+from millwright.serving import command as serving
+from millwright.settings import State, environments, load_settings, state
 from millwright.simulator import simulate
 
 
@@ -42,11 +45,20 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     making.add_argument("--format", choices=("parquet", "csv"), default="parquet")
     making.set_defaults(do=_simulate)
 
+    stacks = verbs.add_parser("stacks", help="register the ZenML stacks of the environments")
+    stacks.add_argument(
+        "--stack", help="this one alone; production is left out without its variables"
+    )
+    stacks.set_defaults(do=_register_stacks)
+
+    services.add_parser(verbs)
+    serving.add_parser(verbs)
+
     releases = verbs.add_parser("releases", help="list and verify released models")
     actions = releases.add_subparsers(required=True, metavar="ACTION")
     listing = actions.add_parser("list", help="the releases of a fleet")
     listing.add_argument("--fleet", default="simulated")
-    listing.add_argument("--stack", default="local")
+    listing.add_argument("--stack")
     listing.set_defaults(do=_list_releases)
     verifying = actions.add_parser("verify", help="check a release and predict its examples again")
     verifying.add_argument("folder", type=Path)
@@ -87,9 +99,32 @@ def _simulate(asked: argparse.Namespace) -> int:
     return 0
 
 
+def _register_stacks(asked: argparse.Namespace) -> int:
+    settle()
+    rows = {}
+    for name in [asked.stack] if asked.stack else environments():
+        load_settings(name)  # there must be such an environment
+        try:
+            rows[name] = _register_stack(state(name))
+        except ConfigurationError as err:
+            if asked.stack:
+                raise
+            rows[name] = f"left out: {err}"
+    terminal.show_table("ZenML stacks", rows)
+    return 0
+
+
+def _register_stack(state: State) -> str:
+    stack_file.read(state.environment, state)
+    prepare(state)
+    from millwright import stack
+
+    return stack.register(state.environment, state)
+
+
 def _list_releases(asked: argparse.Namespace) -> int:
-    load_settings(asked.stack)  # there must be such an environment
-    folder = state(asked.stack).releases(load_fleet(asked.fleet).name)
+    where = chosen(asked.stack)
+    folder = where.releases(load_fleet(asked.fleet).name)
     champion = release.champion(folder)
     rows = {}
     found = [path for path in folder.glob("v*") if path.name[1:].isdecimal()]
@@ -99,7 +134,8 @@ def _list_releases(asked: argparse.Namespace) -> int:
         rows[path.name + mark] = f"{manifest.name} on dataset {manifest.dataset_version}"
     if champion and not champion.is_dir():
         terminal.warn(f"{folder / 'champion'} names {champion.name}, and there is no such release")
-    terminal.show_table(f"releases of fleet {asked.fleet}", rows or {"none": "train a model first"})
+    title = f"releases of fleet {asked.fleet} in environment {where.environment}"
+    terminal.show_table(title, rows or {"none": "train a model first"})
     return 0
 
 

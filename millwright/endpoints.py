@@ -7,11 +7,11 @@ in a file that only its owner may read. Nothing here connects to anything.
 
 import json
 import os
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
 from millwright.errors import ConfigurationError
-from millwright.settings import State
+from millwright.settings import HOME, State, load_settings
 
 VARIABLES = {
     "postgres": "MILLWRIGHT_POSTGRES_URL",
@@ -28,6 +28,7 @@ EXAMPLES = {
     "redis": "redis://:PASSWORD@HOST:6379/0",
     "mlflow": "https://HOST:5000",
 }
+_SECRET = re.compile(r"([?&](?:ssl)?password=)[^&#]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,9 @@ def named(server: str, state: State) -> str | None:
         ConfigurationError: the URL is of another kind.
     """
     url = os.environ.get(VARIABLES[server])
-    if not url or (server == "mlflow" and url == usual_mlflow(state)):
+    if not url or (server == "mlflow" and url in usual_mlflow(state)):
         return None
-    if urlsplit(url).scheme not in SCHEMES[server]:
+    if url.partition("://")[0] not in SCHEMES[server]:
         raise ConfigurationError(
             f"{VARIABLES[server]} is {without_password(url)}, and environment "
             f"'{state.environment}' needs one like {EXAMPLES[server]}; unset it to use a server "
@@ -82,9 +83,27 @@ def named(server: str, state: State) -> str | None:
     return url
 
 
-def usual_mlflow(state: State) -> str:
+def usual_mlflow(state: State) -> set[str]:
     """What an activated virtual environment exports for the local environment's MLflow."""
-    return State(state.home, "local").mlflow_uri
+    return {State(home, "local").mlflow_uri for home in (HOME, state.home)}
+
+
+def mlflow_uri(state: State) -> str:
+    """Where the environment keeps MLflow's runs and models: its server, or a file.
+
+    Raises:
+        ConfigurationError: another place is named, or no server is known.
+    """
+    if load_settings(state.environment).servers != "none":
+        return endpoints(state).mlflow
+    url = os.environ.get(VARIABLES["mlflow"])
+    if url and url not in usual_mlflow(state):
+        raise ConfigurationError(
+            f"{VARIABLES['mlflow']} is {without_password(url)}, and environment "
+            f"'{state.environment}' keeps MLflow in {state.mlflow_uri}; unset it, or choose the "
+            "environment that it belongs to: --stack NAME"
+        )
+    return state.mlflow_uri
 
 
 def started_here(state: State) -> dict[str, str]:
@@ -94,20 +113,26 @@ def started_here(state: State) -> dict[str, str]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as err:
-        raise ConfigurationError(
-            f"{state.endpoints} cannot be read: {err}; make it anew: python -m millwright services "
-            f"up --stack {state.environment}"
-        ) from err
+        raise ConfigurationError(_unreadable(state, str(err))) from err
+    if not isinstance(found, dict) or not all(isinstance(url, str) for url in found.values()):
+        raise ConfigurationError(_unreadable(state, "it is no list of URLs by name"))
     return found
 
 
-def without_password(url: str) -> str:
-    """`url` as it may be shown."""
-    parts = urlsplit(url)
-    if not parts.hostname or "@" not in parts.netloc:
-        return url
-    user = parts.username or ""
-    place = parts.netloc.rpartition("@")[2]
-    return urlunsplit(
-        parts._replace(netloc=f"{user}:***@{place}" if parts.password else f"{user}@{place}")
+def _unreadable(state: State, why: str) -> str:
+    return (
+        f"{state.endpoints} cannot be read: {why}; make it anew: python -m millwright services "
+        f"up --stack {state.environment}"
     )
+
+
+def without_password(url: str) -> str:
+    """`url` as it may be shown, even if it is not quite a URL."""
+    scheme, mark, rest = url.partition("://")
+    if not mark:
+        return url
+    # Up to the last @: a password that should have been escaped may hold one, or a slash.
+    account, at, place = rest.rpartition("@")
+    user, colon, _ = account.partition(":")
+    shown = f"{user}:***@" if colon else f"{account}{at}"
+    return f"{scheme}://{shown}" + _SECRET.sub(r"\1***", place)

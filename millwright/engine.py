@@ -1,22 +1,19 @@
 """The feature engine of one machine: DuckDB, over the files of the raw store."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
-import pyarrow as pa
 
 from millwright import features, periods
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
-from millwright.sql import literal, moment, quoted
+from millwright.sql import moment
 from millwright.views import View
-
-KEYS = ("machine_id", "event_timestamp", "created_timestamp")
-_SQL_TYPES = {"float32": "FLOAT", "string": "VARCHAR"}
+from millwright.warehouse import Rows
 
 
 class DuckDBEngine:
@@ -36,23 +33,10 @@ class DuckDBEngine:
         # An expression takes longer to compile than a small period to compute.
         self._compiled: dict[str, str] = {}
 
-    def write(self, view: View, rows: str, target: Path) -> int:
-        """Write what the SQL `rows` selects to parquet, by machine and time, and count it."""
-        columns = [
-            f"{quoted(name)}::{_SQL_TYPES[kind]} AS {quoted(name)}"
-            for name, kind in view.features.items()
-        ]
-        copied = self._do(
-            f"COPY (SELECT {', '.join([*KEYS, *columns])} FROM ({rows}) "
-            f"ORDER BY {', '.join(KEYS)}) "
-            f"TO {literal(str(target))} (FORMAT parquet, COMPRESSION zstd)"
-        )
-        return int(copied.fetchone()[0])
+    def compute(self, period: str, views: Sequence[View]) -> Iterator[tuple[View, Rows]]:
+        """The rows of each view whose `event_timestamp` lies in `period`.
 
-    def compute(self, period: str, views: list[View]) -> Iterator[tuple[View, str]]:
-        """SQL for the rows of each view whose `event_timestamp` lies in `period`.
-
-        It reads temporary tables, so it holds until the next view is asked for.
+        Their query reads temporary tables, so it holds until the next view is asked for.
         """
         start, end = periods.limits(period, self.fleet)
         reach = max((view.window or self.fleet.step for view in views), default=self.fleet.step)
@@ -64,21 +48,16 @@ class DuckDBEngine:
             for table in view.sources:
                 if table != "telemetry":
                     self._name(table, None if view.reach is None else earliest, end)
-            yield (
-                view,
+            sql = (
                 f"SELECT * FROM ({self._rows(view)}) WHERE "
-                f"event_timestamp >= {moment(start)} AND event_timestamp < {moment(end)}",
+                f"event_timestamp >= {moment(start)} AND event_timestamp < {moment(end)}"
             )
+            yield view, Rows(sql, self._do)
 
-    def attributes(self, view: View) -> str:
-        """SQL for the rows of the view of machine attributes, whole."""
+    def attributes(self, view: View) -> Rows:
+        """The rows of the view of machine attributes, whole."""
         self._do(f"CREATE OR REPLACE TEMP VIEW machines AS {self.raw.scan('machines')}")
-        return self._rows(view)
-
-    def query(self, sql: str) -> pa.Table:
-        """The result of DuckDB's SQL."""
-        found: pa.Table = self._do(sql).to_arrow_table()
-        return found
+        return Rows(self._rows(view), self._do)
 
     def _name(self, table: str, earliest: datetime | None, end: datetime) -> None:
         """Have `table` name its raw rows from behind `earliest` until before `end`."""

@@ -1,49 +1,99 @@
-"""Feast, opened for an environment, and the definitions of `feature_repo/` published to it."""
+"""Feast, opened for an environment, and the definitions of `feature_repo/` published to it.
+
+Each environment has a `feature_store.yaml` of its own in `configs/environments/`. What differs from
+machine to machine, and every secret, comes into it by variables that only this process has.
+"""
 
 import contextlib
 import io
+import json
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
 
 from feast import FeatureStore
 from feast.repo_config import load_repo_config
 from feast.repo_operations import apply_total
 
-from millwright.files import file_written_whole
-from millwright.settings import REPOSITORY, State
+from millwright.endpoints import Endpoints, endpoints
+from millwright.settings import ENVIRONMENTS, REPOSITORY, State, load_settings
 
 FEATURE_REPO = REPOSITORY / "feature_repo"
-
-
-def configuration(state: State) -> Path:
-    """Write the environment's `feature_store.yaml` with absolute paths, and give its path.
-
-    The file in `feature_repo/` counts its paths from there, for `feast` typed by hand; a pipeline
-    may run from anywhere, with its state anywhere.
-    """
-    text = (FEATURE_REPO / "feature_store.yaml").read_text(encoding="utf-8")
-    path = state.root / "feature_store.yaml"
-    text = text.replace("../.millwright/", f"{state.home}/")
-    if not path.is_file() or path.read_text(encoding="utf-8") != text:
-        with file_written_whole(path) as draft:
-            draft.write_text(text, encoding="utf-8")
-    return path
+REGISTRY_SCHEMA = "feast_registry"
+# By this Feast is told of a file that lies elsewhere.
+FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 
 
 def open_store(state: State) -> FeatureStore:
     """The feature store of an environment."""
-    return FeatureStore(repo_path=str(FEATURE_REPO), fs_yaml_file=configuration(state))
+    with _configured(state):
+        return FeatureStore(repo_path=str(FEATURE_REPO), fs_yaml_file=configuration(state))
 
 
 def apply(state: State) -> str:
     """Do what `feast apply` does, and give what it says."""
-    config = load_repo_config(FEATURE_REPO, configuration(state))
     said = io.StringIO()
-    with _inside(FEATURE_REPO), contextlib.redirect_stdout(said):
+    with _configured(state), _inside(FEATURE_REPO), contextlib.redirect_stdout(said):
+        config = load_repo_config(FEATURE_REPO, configuration(state))
         apply_total(config, FEATURE_REPO, skip_source_validation=True)
     return said.getvalue()
+
+
+def configuration(state: State) -> Path:
+    """The `feature_store.yaml` of an environment."""
+    return ENVIRONMENTS / state.environment / "feature_store.yaml"
+
+
+def variables(state: State) -> dict[str, str]:
+    """What the variables in `feature_store.yaml` stand for, passwords among it."""
+    found = {"MILLWRIGHT_ENVIRONMENT": state.environment, "MILLWRIGHT_STATE": str(state.root)}
+    if load_settings(state.environment).servers != "none":
+        found |= _of_servers(endpoints(state))
+    # The file has them between double quotes, where YAML reads what JSON does.
+    return {name: json.dumps(value, ensure_ascii=False)[1:-1] for name, value in found.items()}
+
+
+def _of_servers(servers: Endpoints) -> dict[str, str]:
+    postgres = urlsplit(servers.postgres)
+    query = parse_qs(postgres.query)
+    registry = postgres._replace(
+        scheme="postgresql+psycopg2",
+        query=urlencode(
+            {
+                **{name: values[-1] for name, values in query.items()},
+                "connect_timeout": "5",
+                "options": f"-csearch_path={REGISTRY_SCHEMA} -ctimezone=UTC",
+            }
+        ),
+    )
+    return {
+        "MILLWRIGHT_REGISTRY_URL": urlunsplit(registry),
+        "MILLWRIGHT_POSTGRES_HOST": query.get("host", [postgres.hostname or "localhost"])[0],
+        "MILLWRIGHT_POSTGRES_PORT_USED": str(postgres.port or 5432),
+        "MILLWRIGHT_POSTGRES_DATABASE": unquote(postgres.path.lstrip("/")),
+        "MILLWRIGHT_POSTGRES_USER": unquote(postgres.username or ""),
+        "MILLWRIGHT_POSTGRES_PASSWORD": unquote(postgres.password or ""),
+        "MILLWRIGHT_POSTGRES_SSLMODE": query.get("sslmode", ["prefer"])[0],
+        "MILLWRIGHT_REDIS_CONNECTION": servers.redis,
+    }
+
+
+@contextlib.contextmanager
+def _configured(state: State) -> Iterator[None]:
+    """Have the variables of `feature_store.yaml` in this process for a while."""
+    given = variables(state)
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

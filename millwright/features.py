@@ -90,10 +90,14 @@ def sensor_windows(readings: ir.Table, view: View, fleet: Fleet) -> ir.Table:
     """Statistics of the step means of each sensor over the window that ends with each step."""
     label, step = fleet.label(_window(view)), fleet.label(fleet.step)
 
+    # Counted from a machine's first step the seconds are small enough for a slope over them.
+    steps = readings.step - readings.step.min().over(group_by="machine_id")
+    readings = readings.mutate(seconds=steps * _seconds(fleet.step))
+
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
         return {
             f"{sensor}_{kind}_{label}": _statistic(
-                rows[f"{sensor}_mean_{step}"], rows.step * _seconds(fleet.step), kind
+                rows[f"{sensor}_mean_{step}"], rows.seconds, kind
             )
             for sensor in fleet.sensors
             for kind in fleet.features.statistics
@@ -149,7 +153,7 @@ def component_ages(readings: ir.Table, maintenance: ir.Table, fleet: Fleet) -> i
     hours = _seconds(fleet.step) / 3600
     ages = rolled.mutate(
         **{
-            f"{part}_age": (rolled.step - rolled[last]) * hours
+            f"{part}_age": (rolled.step - rolled[last]).cast("float64") * hours
             for part, last in replacements.items()
         }
     )
@@ -274,7 +278,8 @@ def _whole_seconds(timestamp: ir.Column) -> ir.Column:
 
 
 def _moment(step: ir.Column, fleet: Fleet) -> ir.Column:
-    return (step * _seconds(fleet.step)).as_timestamp("s").cast(TIMESTAMP)
+    # Of seconds cast straight to a time with a zone, Ibis has PostgreSQL make one without.
+    return (step * _seconds(fleet.step)).cast("timestamp(6)").cast(TIMESTAMP)
 
 
 def _window(view: View) -> timedelta:

@@ -1,19 +1,33 @@
 """What ZenML has no good component for, as flavors of ours.
 
 ZenML's own Feast component cannot ask for features *as they were known* and knows neither our
-environments nor Arrow; this one is on top of it and does.
+environments nor Arrow; ours is on top of it and does. ZenML's own MLflow component refuses a server
+without a login that ZenML keeps.
 """
 
+from collections.abc import Sequence
+from datetime import datetime
 from functools import cached_property
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore
+from pydantic import model_validator
+from zenml.enums import StackComponentType
 from zenml.integrations.feast.feature_stores import FeastFeatureStore
 from zenml.integrations.feast.flavors import FeastFeatureStoreConfig, FeastFeatureStoreFlavor
+from zenml.integrations.mlflow.experiment_trackers import MLFlowExperimentTracker
+from zenml.integrations.mlflow.flavors import (
+    MLFlowExperimentTrackerConfig,
+    MLFlowExperimentTrackerFlavor,
+    MLFlowModelRegistryFlavor,
+)
+from zenml.integrations.mlflow.model_registries import MLFlowModelRegistry
+from zenml.stack import StackValidator
 
-from millwright import feast_store
+from millwright import feast_store, online
+from millwright.materialization import Materialized, Progress, materialize
 from millwright.settings import State, state
 
 
@@ -46,6 +60,18 @@ class PointInTimeFeatureStore(FeastFeatureStore):  # type: ignore[misc]
         said = feast_store.apply(self.state)
         self.__dict__.pop("store", None)
         return said
+
+    def materialize(
+        self, views: Sequence[str], now: datetime, progress: Progress | None = None
+    ) -> list[Materialized]:
+        """Bring views to the online store, as they are known `now`."""
+        return materialize(self.store, views, now, progress)
+
+    def compare(
+        self, service: str, machines: Sequence[str], as_of: datetime
+    ) -> list[online.Difference]:
+        """Where the online store has other features than a historical join at `as_of` gives."""
+        return online.compare(self.store, service, machines, as_of)
 
     def get_historical_features(
         self, entity_df: Any, features: Any, full_feature_names: bool = False
@@ -86,3 +112,61 @@ class PointInTimeFeatureStoreFlavor(FeastFeatureStoreFlavor):  # type: ignore[mi
     def implementation_class(self) -> type[PointInTimeFeatureStore]:
         """The class of the component."""
         return PointInTimeFeatureStore
+
+
+class ServerExperimentTrackerConfig(MLFlowExperimentTrackerConfig):  # type: ignore[misc]
+    """The settings of MLflow's component, for a server that is one's own business to log in to.
+
+    A server on this machine has no login; for another one MLflow's client reads
+    `MLFLOW_TRACKING_USERNAME` and `MLFLOW_TRACKING_PASSWORD`, or `MLFLOW_TRACKING_TOKEN`, itself.
+    """
+
+    @model_validator(mode="after")
+    def _ensure_exactly_one_authentication_method_if_necessary(self) -> Self:
+        return self
+
+
+class ServerExperimentTrackerFlavor(MLFlowExperimentTrackerFlavor):  # type: ignore[misc]
+    """The flavor `mlflow_server`."""
+
+    @property
+    def name(self) -> str:
+        """The flavor's name."""
+        return "mlflow_server"
+
+    @property
+    def config_class(self) -> type[ServerExperimentTrackerConfig]:
+        """The class of its settings."""
+        return ServerExperimentTrackerConfig
+
+    @property
+    def implementation_class(self) -> type[MLFlowExperimentTracker]:
+        """The class of the component, which is ZenML's."""
+        implementation: type[MLFlowExperimentTracker] = MLFlowExperimentTracker
+        return implementation
+
+
+class ServerModelRegistry(MLFlowModelRegistry):  # type: ignore[misc]
+    """MLflow's register on the server of the stack's experiment tracker.
+
+    ZenML's own accepts no tracker but that of its own flavor.
+    """
+
+    @property
+    def validator(self) -> StackValidator:
+        """What else the stack must have."""
+        return StackValidator(required_components={StackComponentType.EXPERIMENT_TRACKER})
+
+
+class ServerModelRegistryFlavor(MLFlowModelRegistryFlavor):  # type: ignore[misc]
+    """The flavor `mlflow_server` of a model registry."""
+
+    @property
+    def name(self) -> str:
+        """The flavor's name."""
+        return "mlflow_server"
+
+    @property
+    def implementation_class(self) -> type[ServerModelRegistry]:
+        """The class of the component."""
+        return ServerModelRegistry

@@ -31,6 +31,7 @@ class Limits(Strict):
     minimum_share_caught: float = Field(ge=0, le=1)
     maximum_false_alarms_per_machine_month: FiniteFloat = Field(ge=0)
     maximum_calibration_error: float = Field(ge=0, le=1)
+    maximum_online_differences: int = Field(ge=0)
     baselines: Margins
     champion: Margins
 
@@ -107,17 +108,19 @@ def decide(
     candidate: Evaluation,
     baselines: Mapping[str, Evaluation],
     champion: Evaluation | None,
+    online_differences: int,
 ) -> Decision:
     """Hold `candidate` against the limits, the baselines and the champion, if there is one.
 
-    Every check is made, whatever the others say.
+    Every check is made, whatever the others say. `online_differences` counts the features that a
+    service would read otherwise from the online store than the model learned them.
 
     Raises:
         DataError: the evaluations are not of the same rows.
     """
     others = {**baselines, **({"champion": champion} if champion is not None else {})}
     compare({"candidate": candidate, **others})
-    checks = [*_alone(limits, candidate)]
+    checks = [*_alone(limits, candidate), _online(limits, online_differences)]
     for name, baseline in baselines.items():
         checks += _better(limits.baselines, candidate, baseline, name)
     if champion is not None:
@@ -142,6 +145,16 @@ def _alone(limits: Limits, candidate: Evaluation) -> Iterator[Check]:
             at_least=bound == "minimum",
             key=key,
         )
+
+
+def _online(limits: Limits, differences: int) -> Check:
+    return Check(
+        figure="online_differences",
+        value=differences,
+        limit=limits.maximum_online_differences,
+        at_least=False,
+        key="maximum_online_differences",
+    )
 
 
 def _better(

@@ -13,12 +13,15 @@ from pydantic import Field
 
 from millwright.configuration import Strict, load
 from millwright.durations import Duration
+from millwright.endpoints import endpoints
 from millwright.fleet import Fleet, fleets_folder, load_fleet
 from millwright.offline import OfflineStore
+from millwright.parquet_warehouse import ParquetWarehouse
 from millwright.raw_store import RawStore
 from millwright.settings import ENVIRONMENTS, REPOSITORY, Settings, State, load_settings, state
 from millwright.splits import Folds
-from millwright.views import service_name
+from millwright.views import feature_views, published, service_name
+from millwright.warehouse import Warehouse
 
 PIPELINES = REPOSITORY / "configs" / "pipelines"
 # What a result follows from besides our own code.
@@ -52,14 +55,20 @@ class Project:
     @cached_property
     def offline(self) -> OfflineStore:
         """The fleet's feature tables."""
-        name = self.fleet.name
-        return OfflineStore(
-            self.state.offline(name),
-            self.state.detectors(name),
-            self.fleet,
-            self.raw,
-            self.settings.engine,
-        )
+        detectors = self.state.detectors(self.fleet.name)
+        threads = self.settings.engine.threads
+        return OfflineStore(self.warehouse, detectors, self.fleet, self.raw, threads)
+
+    @cached_property
+    def warehouse(self) -> Warehouse:
+        """Where the feature tables are computed and kept."""
+        if self.settings.engine.kind == "postgres":
+            from millwright.postgres.warehouse import PostgresWarehouse
+
+            url = endpoints(self.state).postgres
+            return PostgresWarehouse(url, self.fleet, self.raw, self.settings.engine)
+        folder = self.state.offline(self.fleet.name)
+        return ParquetWarehouse(folder, self.fleet, self.raw, self.settings.engine)
 
     @property
     def model_name(self) -> str:
@@ -70,6 +79,11 @@ class Project:
     def service(self) -> str:
         """The feature service that the failure classifier reads."""
         return service_name(self.fleet, "failure")
+
+    @property
+    def published_views(self) -> list[str]:
+        """The names under which Feast knows the fleet's feature views."""
+        return [published(self.fleet, view.name) for view in feature_views(self.fleet)]
 
     @property
     def cutoff_distance(self) -> timedelta:

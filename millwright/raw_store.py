@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
@@ -122,6 +123,13 @@ class RawStore:
         if paths:
             rows = f"({rows}) UNION ALL BY NAME SELECT * FROM {parquet(paths)}"
         return f"SELECT {', '.join(map(quoted, types))} FROM ({rows})"
+
+    def query(self, sql: str) -> pd.DataFrame:
+        """The rows that SQL over `scan` selects; times are in UTC."""
+        with self.reading(), duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            found: pd.DataFrame = connection.sql(sql).df()
+        return found
 
     def silent_sensors(self) -> list[str]:
         """The sensors of the fleet file of which no reading was ever taken in."""

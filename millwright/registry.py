@@ -40,12 +40,16 @@ class Version:
 
 
 def open_experiment(uri: str, name: str, artifacts: Path) -> None:
-    """Let the experiment `name` keep its files in `artifacts`; ZenML would leave that open."""
+    """Have the experiment `name`; its files go to `artifacts`, or to the server if `uri` is one.
+
+    ZenML would leave open where they go.
+    """
     logging.getLogger("mlflow").setLevel(logging.ERROR)
     _create_database(uri)
     mlflow.set_tracking_uri(uri)
     if mlflow.get_experiment_by_name(name) is None:
-        mlflow.create_experiment(name, artifact_location=artifacts.as_uri())
+        local = uri.startswith("sqlite:")
+        mlflow.create_experiment(name, artifact_location=artifacts.as_uri() if local else None)
 
 
 def _create_database(uri: str) -> None:

@@ -13,6 +13,7 @@ from pydantic import Field, FiniteFloat
 
 from millwright.configuration import Strict, load, nearest
 from millwright.errors import ConfigurationError
+from millwright.fields import Name
 
 REPOSITORY = Path(__file__).parent.parent
 ENVIRONMENTS = REPOSITORY / "configs" / "environments"
@@ -28,16 +29,24 @@ class Search(Strict):
 
 
 class Engine(Strict):
-    """What the feature engine may use of the machine."""
+    """What computes features, and what it may use of this machine."""
 
+    kind: Literal["duckdb", "postgres"] = "duckdb"
     memory_limit: str = Field(default="2GB", pattern=r"^\d+(\.\d+)?(MB|GB)$")
     threads: int = Field(default=2, gt=0)
 
 
 class Settings(Strict):
-    """`configs/environments/<name>/settings.yaml`."""
+    """`configs/environments/<name>/settings.yaml`.
 
-    environment: Literal["local"]
+    `servers` says whether the environment has any: PostgreSQL, Redis and MLflow, started on this
+    machine or running elsewhere. URLs in variables go before those that are started here.
+    `variables` are those that must be set for it, and what each one is.
+    """
+
+    environment: Name
+    servers: Literal["none", "here", "elsewhere"]
+    variables: dict[str, str] = Field(default_factory=dict)
     engine: Engine
     search: Search
     report_rows: int = Field(gt=0)
@@ -135,11 +144,21 @@ def load_settings(environment: str = "local") -> Settings:
     """
     path = ENVIRONMENTS / environment / "settings.yaml"
     if not path.is_file():
-        names = sorted(folder.name for folder in ENVIRONMENTS.iterdir() if folder.is_dir())
         raise ConfigurationError(
-            f"there is no environment '{environment}'; {nearest(environment, names)}"
+            f"there is no environment '{environment}'; {nearest(environment, environments())}"
         )
-    return load(path, Settings)
+    settings = load(path, Settings)
+    if settings.environment != environment:
+        raise ConfigurationError(
+            f"{path}: 'environment' is '{settings.environment}' and must be '{environment}', as "
+            "the folder"
+        )
+    return settings
+
+
+def environments() -> list[str]:
+    """The names of all environments."""
+    return sorted(path.parent.name for path in ENVIRONMENTS.glob("*/settings.yaml"))
 
 
 def state(environment: str = "local") -> State:
@@ -148,21 +167,22 @@ def state(environment: str = "local") -> State:
     return State(Path(home).resolve() if home else HOME, environment)
 
 
-def process_environment(state: State) -> dict[str, str]:
-    """The variables by which ZenML, MLflow and Feast find the project's state, and keep quiet.
+def process_environment(state: State, mlflow: str | None = None) -> dict[str, str]:
+    """The variables by which ZenML and MLflow find the project's state, and keep quiet.
 
-    The same are exported by the virtual environment's `activate`, for their commands typed by hand.
+    The same are exported by the virtual environment's `activate`, for what is typed by hand.
+    `mlflow` is where the environment keeps MLflow's runs; a file, if it is not given.
     """
+    uri = mlflow or state.mlflow_uri
     return {
-        "MILLWRIGHT_ENVIRONMENT": state.environment,
         "ZENML_CONFIG_PATH": str(state.zenml),
         "ZENML_LOCAL_STORES_PATH": str(state.zenml / "stores"),
         "ZENML_ANALYTICS_OPT_IN": "false",
         "ZENML_ENABLE_RICH_TRACEBACK": "false",
         "AUTO_OPEN_DASHBOARD": "false",
-        "MLFLOW_TRACKING_URI": state.mlflow_uri,
-        "MLFLOW_REGISTRY_URI": state.mlflow_uri,
-        "MLFLOW_BACKEND_STORE_URI": state.mlflow_uri,  # `mlflow ui` reads this and not the other
+        "MLFLOW_TRACKING_URI": uri,
+        "MLFLOW_REGISTRY_URI": uri,
+        "MLFLOW_BACKEND_STORE_URI": uri,  # `mlflow ui` reads this and not the other
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "DO_NOT_TRACK": "true",

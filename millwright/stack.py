@@ -1,52 +1,128 @@
-"""The stacks of `configs/environments/<name>/stack.yaml`, registered with ZenML and made active."""
+"""The stacks of `configs/environments/<name>/stack.yaml` in ZenML, and the active one's parts."""
 
+import hashlib
+import json
+import os
 from pathlib import Path
+from typing import Any
 
+from zenml.alerter import BaseAlerter
 from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 from zenml.feature_stores import BaseFeatureStore
+from zenml.model_deployers import BaseModelDeployer
+from zenml.models import ComponentResponse, StackResponse
 from zenml.zen_stores.sql_zen_store import SqlZenStore, SqlZenStoreConfiguration
 
+from millwright import terminal
 from millwright.errors import ConfigurationError
 from millwright.files import database_written_whole
+from millwright.lock import held
 from millwright.settings import ENVIRONMENTS, State
-from millwright.stack_file import Component, read
+from millwright.stack_file import Component, StackFile, read
 
-FLAVORS = {StackComponentType.FEATURE_STORE: "millwright.flavors.PointInTimeFeatureStoreFlavor"}
+# Flavors of ours: what kind of component, what it is called, and where its class is.
+FLAVORS = (
+    (
+        StackComponentType.FEATURE_STORE,
+        "feast_point_in_time",
+        "millwright.flavors.PointInTimeFeatureStoreFlavor",
+    ),
+    (
+        StackComponentType.EXPERIMENT_TRACKER,
+        "mlflow_server",
+        "millwright.flavors.ServerExperimentTrackerFlavor",
+    ),
+    (
+        StackComponentType.MODEL_REGISTRY,
+        "mlflow_server",
+        "millwright.flavors.ServerModelRegistryFlavor",
+    ),
+    (StackComponentType.ALERTER, "console_and_file", "millwright.alerters.FileAlerterFlavor"),
+    (StackComponentType.ALERTER, "webhook", "millwright.alerters.WebhookAlerterFlavor"),
+    (StackComponentType.MODEL_DEPLOYER, "release", "millwright.deployers.ReleaseDeployerFlavor"),
+)
+# ZenML's own: the stack that counts in this process alone.
+ACTIVE_STACK = "ZENML_ACTIVE_STACK_ID"
+# On each component that we registered: what its settings were, to tell changes made by hand.
+_MARK = "millwright"
 
 
-def activate(environment: str, state: State) -> None:
-    """Register the stack of `environment` as its file says, and make it the active one.
+def register(environment: str, state: State) -> str:
+    """Register the stack of `environment` as its file says; gives what was done to it.
 
-    What is registered already and has not changed is left alone.
+    What a component of ours has become by hand goes back to what the file says.
     """
     stack = read(environment, state)
     _create_database()
-    client = Client()
-    for kind, source in FLAVORS.items():
-        if not client.list_flavors(type=kind, name="feast_point_in_time"):
-            client.create_flavor(source=source, component_type=kind)
-    wanted = {
-        StackComponentType(component.type): _registered(client, component)
-        for component in stack.components.values()
-    }
-    found = client.list_stacks(name=stack.stack_name)
-    if not found:
+    with held(state.zenml / "stacks.lock", terminal.say):
+        return _register(Client(), stack)
+
+
+def _register(client: Client, stack: StackFile) -> str:
+    _register_flavors(client)
+    changes = [_register_component(client, component) for component in stack.components.values()]
+    wanted = _wanted(stack)
+    found = _stack(client, stack.stack_name)
+    if found is None:
         client.create_stack(stack.stack_name, wanted)
-    elif {kind: parts[0].name for kind, parts in found[0].components.items()} != wanted:
-        client.update_stack(stack.stack_name, component_updates={k: [v] for k, v in wanted.items()})
-    if client.active_stack_model.name != stack.stack_name:
-        client.activate_stack(stack.stack_name)
+        return "registered"
+    if _parts(found) != wanted:
+        client.update_stack(
+            stack.stack_name, component_updates={kind: [name] for kind, name in wanted.items()}
+        )
+        return "updated"
+    return "updated" if any(changes) else "unchanged"
+
+
+def enter(environment: str, state: State) -> None:
+    """Have the stack of `environment` be the active one of this process.
+
+    It is registered if it is not, and follows its file where that was changed. What was changed by
+    hand in ZenML is refused: nothing may run on parts of two environments.
+
+    Raises:
+        ConfigurationError: the registered stack is not what the file says.
+    """
+    _create_database()
+    client = Client()
+    stack = read(environment, state)
+    found = _stack(client, stack.stack_name)
+    if found is not None:
+        _refuse_mixture(client, stack, found)
+    register(environment, state)
+    registered = _stack(client, stack.stack_name)
+    assert registered is not None  # noqa: S101 - it was registered a line ago
+    os.environ[ACTIVE_STACK] = str(registered.id)
+
+
+def set_active(environment: str) -> None:
+    """Do what `zenml stack set` does: choose the environment of all commands from now on."""
+    Client().activate_stack(environment)
+
+
+def active_environment(state: State) -> str:
+    """The environment of the active stack; local where ZenML has not begun yet.
+
+    Raises:
+        ConfigurationError: the active stack is none of ours.
+    """
+    if not (state.zenml / "config.yaml").is_file() and ACTIVE_STACK not in os.environ:
+        return "local"
+    _create_database()
+    return current_environment()
 
 
 def current_environment() -> str:
-    """The environment of the active stack.
+    """The environment of the active stack; ZenML's own `default` counts as local.
 
     Raises:
         ConfigurationError: the active stack is none of ours.
     """
     name = str(Client().active_stack_model.name)
+    if name == "default":
+        return "local"
     if not Path(ENVIRONMENTS, name, "stack.yaml").is_file():
         names = ", ".join(sorted(path.parent.name for path in ENVIRONMENTS.glob("*/stack.yaml")))
         raise ConfigurationError(
@@ -58,10 +134,113 @@ def current_environment() -> str:
 
 def feature_store() -> BaseFeatureStore:
     """The feature store of the active stack."""
-    found = Client().active_stack.feature_store
+    return _part("feature_store")
+
+
+def alerters() -> list[BaseAlerter]:
+    """The alerters of the active stack; none is none."""
+    return list(Client().active_stack.alerters.values())
+
+
+def model_deployer() -> BaseModelDeployer:
+    """The model deployer of the active stack."""
+    return _part("model_deployer")
+
+
+def _part(kind: str) -> Any:
+    found = getattr(Client().active_stack, kind)
     if found is None:
-        raise ConfigurationError("the active ZenML stack has no feature store; see stack.yaml")
+        raise ConfigurationError(f"the active ZenML stack has no {kind}; see its stack.yaml")
     return found
+
+
+def _refuse_mixture(client: Client, stack: StackFile, found: StackResponse) -> None:
+    """Refuse a stack whose parts are not ours, or not as we registered them."""
+    mend = f"python -m millwright stacks --stack {stack.stack_name}"
+    parts = _parts(found)
+    for kind, name in _wanted(stack).items():
+        held = parts.get(kind)
+        if held is None:
+            continue  # the file has gained a component
+        if held != name:
+            raise ConfigurationError(
+                f"stack '{stack.stack_name}' has the {kind.value} '{held}', and stack.yaml says "
+                f"'{name}'; parts of two environments never mix: {mend}"
+            )
+        component = _component(client, kind, name)
+        if component is not None and _changed_by_hand(component):
+            raise ConfigurationError(
+                f"the {kind.value} '{name}' of stack '{stack.stack_name}' was changed in ZenML and "
+                f"is not what stack.yaml says; put it back: {mend}"
+            )
+
+
+def _changed_by_hand(component: ComponentResponse) -> bool:
+    mark = (component.labels or {}).get(_MARK)
+    return mark is not None and mark != _fingerprint(component.configuration, component.flavor_name)
+
+
+def _register_flavors(client: Client) -> None:
+    for kind, name, source in FLAVORS:
+        if not client.list_flavors(type=kind, name=name):
+            client.create_flavor(source=source, component_type=kind)
+
+
+def _register_component(client: Client, component: Component) -> bool:
+    """Make sure that a component is registered as its file says; gives whether it was not."""
+    kind = StackComponentType(component.type)
+    found = _component(client, kind, component.name)
+    if found is None:
+        found = client.create_stack_component(
+            component.name, component.flavor, kind, component.configuration
+        )
+    elif found.flavor_name != component.flavor:
+        raise ConfigurationError(
+            f"the {kind.value} '{component.name}' is of flavor '{found.flavor_name}', and "
+            f"stack.yaml says '{component.flavor}'; give it another name there, or remove it: "
+            f"zenml {kind.value.replace('_', '-')} delete {component.name}"
+        )
+    elif not _changed_by_hand(found) and _asked(found) == component.configuration:
+        return False
+    else:
+        gone = dict.fromkeys(set(found.configuration) - set(component.configuration))
+        found = client.update_stack_component(
+            component.name, kind, configuration={**gone, **component.configuration}
+        )
+    labels = {
+        _MARK: _fingerprint(found.configuration, component.flavor),
+        f"{_MARK}_file": json.dumps(component.configuration, sort_keys=True),
+    }
+    client.update_stack_component(component.name, kind, labels=labels)
+    return True
+
+
+def _asked(component: ComponentResponse) -> Any:
+    """The configuration that the component was registered with; ZenML may have added to it."""
+    return json.loads((component.labels or {}).get(f"{_MARK}_file", "null"))
+
+
+def _fingerprint(configuration: dict[str, Any], flavor: str) -> str:
+    text = json.dumps([flavor, configuration], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _wanted(stack: StackFile) -> dict[StackComponentType, str]:
+    return {StackComponentType(part.type): part.name for part in stack.components.values()}
+
+
+def _parts(stack: StackResponse) -> dict[StackComponentType, str]:
+    return {kind: parts[0].name for kind, parts in stack.components.items()}
+
+
+def _stack(client: Client, name: str) -> StackResponse | None:
+    found = client.list_stacks(name=name, hydrate=True)
+    return found[0] if found else None
+
+
+def _component(client: Client, kind: StackComponentType, name: str) -> ComponentResponse | None:
+    found = client.list_stack_components(type=kind, name=name, hydrate=True)
+    return found[0] if found else None
 
 
 def _create_database() -> None:
@@ -74,16 +253,3 @@ def _create_database() -> None:
         with database_written_whole(path) as draft:
             made = config.model_copy(update={"url": f"sqlite:///{draft}", "database": str(draft)})
             SqlZenStore(config=made).engine.dispose()
-
-
-def _registered(client: Client, component: Component) -> str:
-    """Make sure that a component is registered as its file says; gives its name."""
-    kind = StackComponentType(component.type)
-    found = client.list_stack_components(type=kind, name=component.name)
-    if not found:
-        client.create_stack_component(
-            component.name, component.flavor, kind, component.configuration
-        )
-    elif found[0].configuration != component.configuration:
-        client.update_stack_component(component.name, kind, configuration=component.configuration)
-    return component.name

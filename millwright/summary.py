@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from millwright.endpoints import mlflow_uri
+
 if TYPE_CHECKING:  # an ingest says what it did without the libraries that train a model
     from millwright.gate import Decision
     from millwright.project import Project
@@ -70,7 +72,7 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
         "registered": f"{model['name']} version {model['version']}, alias {model['alias']}",
         "release": summary["release"] or "none: the gate refused the model",
         "report": summary["report"],
-        "MLflow": f"run {model['run']} in {project.state.mlflow_uri}",
+        "MLflow": f"run {model['run']} in {mlflow_uri(project.state)}",
         "took": took(summary),
         "next": next_command(project),
     }
@@ -122,7 +124,10 @@ def took(summary: Mapping[str, Any]) -> str:
 def next_command(project: Project) -> str:
     """What to type to look at what came out."""
     mlflow = relative(str(Path(sys.executable).with_name("mlflow")))
-    return f"{mlflow} ui --backend-store-uri {project.state.mlflow_uri}"
+    uri = mlflow_uri(project.state)
+    if uri.startswith("http"):
+        return f"open {uri}"
+    return f"{mlflow} ui --backend-store-uri {uri}"
 
 
 def relative(path: str) -> str:

@@ -10,8 +10,10 @@ its place. So it never vouches for files of two makes, wherever a run was killed
 """
 
 from collections.abc import Collection, Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 
+import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,8 +23,12 @@ from millwright.configuration import Strict
 from millwright.errors import MillwrightError
 from millwright.files import file_written_whole
 from millwright.raw_store import first_line
+from millwright.sql import literal, parquet, quoted
+from millwright.views import View
+from millwright.warehouse import KEYS, Rows
 
 MANIFEST = "_manifest.json"
+_SQL_TYPES = {"float32": "FLOAT", "string": "VARCHAR"}
 
 
 class PeriodFile(Strict):
@@ -48,8 +54,9 @@ class ViewFiles:
     longer, among `known`: all of them can be made again.
     """
 
-    def __init__(self, folder: Path, definition: str, known: Collection[str]) -> None:
+    def __init__(self, folder: Path, view: View, definition: str, known: Collection[str]) -> None:
         self.folder = folder
+        self.view = view
         self.definition = definition
         self.batches: tuple[str, ...] = ()
         self.detector: str | None = None
@@ -93,6 +100,60 @@ class ViewFiles:
             return pd.DataFrame(columns=list(columns))
         return pa.concat_tables(tables).to_pandas()
 
+    def observed(self) -> pd.DataFrame:
+        """One row per machine: `machine_id`, and the times of its `first` and `last` row (UTC).
+
+        Raises:
+            MillwrightError: a file is gone or damaged.
+        """
+        if not self.periods:
+            return pd.DataFrame(columns=["machine_id", "first", "last"])
+        return self._query(
+            "SELECT machine_id, min(event_timestamp) AS first, max(event_timestamp) AS last "
+            "FROM {rows} GROUP BY machine_id ORDER BY machine_id"
+        ).to_pandas()
+
+    def known_until(self) -> datetime | None:
+        """When the newest of its rows became known (UTC); None where there are none."""
+        if not self.periods:
+            return None
+        found = self._query("SELECT max(created_timestamp) AS known FROM {rows}")
+        known: datetime = found["known"][0].as_py()
+        return known
+
+    def _query(self, sql: str) -> pa.Table:
+        """What DuckDB's SQL over `{rows}` gives, times in UTC."""
+        try:
+            with duckdb.connect() as connection:
+                connection.execute("SET TimeZone = 'UTC'")
+                rows = parquet(map(self.path, self.periods))
+                found: pa.Table = connection.sql(sql.format(rows=rows)).to_arrow_table()
+        except duckdb.Error as err:
+            raise self.unreadable(err) from err
+        return found
+
+    def fill(self, period: str, rows: Rows) -> None:
+        """Replace the file of `period` by what a query selects, by machine and time."""
+        columns = [
+            f"{quoted(name)}::{_SQL_TYPES[kind]} AS {quoted(name)}"
+            for name, kind in self.view.features.items()
+        ]
+        with file_written_whole(self.path(period)) as draft:
+            copied = rows.execute(
+                f"COPY (SELECT {', '.join([*KEYS, *columns])} FROM ({rows.sql}) "
+                f"ORDER BY {', '.join(KEYS)}) "
+                f"TO {literal(str(draft))} (FORMAT parquet, COMPRESSION zstd)"
+            )
+            written = int(copied.fetchone()[0])
+        self._replaced(period, written)
+
+    def put(self, period: str, rows: pa.Table) -> None:
+        """Have the file of `period` hold these rows and no others."""
+        with duckdb.connect() as connection:
+            connection.execute("SET TimeZone = 'UTC'; SET threads = 1")
+            connection.register("put", rows)
+            self.fill(period, Rows("FROM put", connection.execute))
+
     def unreadable(self, err: Exception) -> MillwrightError:
         """What to raise when `err` came of reading the files."""
         return MillwrightError(
@@ -109,7 +170,7 @@ class ViewFiles:
         self.batches, self.detector, self.periods = (), None, {}
         self._save()
 
-    def replaced(self, period: str, rows: int) -> None:
+    def _replaced(self, period: str, rows: int) -> None:
         """Take note of the file of `period`, which now has so many rows."""
         # A file without rows is unknown to the manifest, and removed when that is written.
         self.periods.pop(period, None)

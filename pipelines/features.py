@@ -3,11 +3,12 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from steps.features import build_features, publish_definitions
+from steps.features import build_features, materialize_features, publish_definitions
 
 
 @pipeline(name="features", execution_mode=ExecutionMode.FAIL_FAST)
 def features(fleet: str) -> None:
-    """Compute what is new or corrected, and publish the definitions."""
+    """Compute what is new or corrected, publish the definitions, and fill the online store."""
     tables = build_features(fleet)
-    publish_definitions(tables)
+    published = publish_definitions(tables)
+    materialize_features(fleet, published)

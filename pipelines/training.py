@@ -3,7 +3,7 @@
 from zenml import pipeline
 from zenml.enums import ExecutionMode
 
-from steps.evaluate import apply_gate, evaluate_models
+from steps.evaluate import apply_gate, compare_stores, evaluate_models
 from steps.publish import register_model, release_model
 from steps.train import search_hyperparameters, train_models
 from steps.training_set import fetch_features, select_cutoffs
@@ -17,7 +17,7 @@ def training(fleet: str, fingerprint: str, champion: str) -> None:
     found = search_hyperparameters(fleet, training_set)
     classifier, scores = train_models(fleet, training_set, found)
     judgement = evaluate_models(fleet, training_set, scores, classifier, champion)
-    decision = apply_gate(judgement)
+    decision = apply_gate(judgement, compare_stores(fleet))
     registration, _, _ = register_model(
         fleet, fingerprint, training_set, scores, classifier, found, judgement, decision
     )

@@ -6,7 +6,7 @@ import pandas as pd
 import xgboost
 from zenml import step
 
-from millwright import gate, training
+from millwright import gate, stack, terminal, training
 from millwright.gate import Decision
 from millwright.training import Judgement
 from steps.opening import opened
@@ -25,8 +25,27 @@ def evaluate_models(
 
 
 @step(enable_cache=False)
-def apply_gate(judgement: Judgement) -> Annotated[Decision, "decision"]:
+def compare_stores(fleet: str) -> Annotated[list[str], "online_differences"]:
+    """Hold every feature of every machine in the online store against the offline store."""
+    project = opened(fleet)
+    machines = project.offline.observed()["machine_id"].tolist()
+    differences = stack.feature_store().compare(
+        project.service, machines, project.offline.known_until()
+    )
+    for difference in differences[:3]:
+        terminal.warn(str(difference))
+    return [str(difference) for difference in differences]
+
+
+@step(enable_cache=False)
+def apply_gate(
+    judgement: Judgement, online_differences: list[str]
+) -> Annotated[Decision, "decision"]:
     """Hold the figures against every limit."""
     return gate.decide(
-        gate.load_limits(), judgement.candidate, judgement.baselines, judgement.champion
+        gate.load_limits(),
+        judgement.candidate,
+        judgement.baselines,
+        judgement.champion,
+        len(online_differences),
     )

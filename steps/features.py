@@ -1,6 +1,7 @@
 """From the raw store to the offline store, and its definitions to Feast."""
 
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from zenml import step
@@ -30,3 +31,15 @@ def publish_definitions(
     """Publish the definitions of `feature_repo/` to the stack's feature store."""
     said: str = stack.feature_store().apply()
     return said
+
+
+@step(enable_cache=False)
+def materialize_features(
+    fleet: str,
+    published: str,  # noqa: ARG001 - the definitions must be there
+) -> Annotated[list[dict[str, Any]], "materialized"]:
+    """Bring the newest known features of every machine to the online store."""
+    views = opened(fleet).published_views
+    with terminal.progress() as show:
+        done = stack.feature_store().materialize(views, datetime.now(UTC), show)
+    return [asdict(each) for each in done]

@@ -6,8 +6,9 @@ In `feature_store.yaml`:
       type: millwright.stores.asof.AsofDuckDBOfflineStore
       memory_limit: 2GB
 
-A source is a `FileSource` of a parquet file or of a folder of them at any depth. What is not
-reading, such as logging features, is as in Feast's own DuckDB store.
+A source is a `FileSource` of a parquet file or of a folder of them at any depth, on this machine or
+in S3 (`s3://bucket/folder`). What is not reading, such as logging features, is as in Feast's own
+DuckDB store.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,8 +21,6 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset
-import pyarrow.parquet as pq
 from feast import FeatureView, FileSource, OnDemandFeatureView, RepoConfig
 from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
@@ -36,9 +35,10 @@ from feast.utils import _parse_feature_ref
 from pydantic import Field, StrictStr
 
 from millwright.errors import ConfigurationError, InputError
-from millwright.stores import asof_join, parquet_files
+from millwright.stores import asof_join, parquet_files, places
 from millwright.stores.asof_join import History
-from millwright.stores.parquet_files import Files
+from millwright.stores.parquet_files import Table
+from millwright.stores.places import SCHEME, Place, S3Place
 
 
 class AsofDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -101,13 +101,9 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
             SavedDatasetLocationAlreadyExists: it is there already and must not be overwritten.
         """
         place = _place(storage.to_data_source(), self._repository)
-        if place.exists() and not allow_overwrite:
+        if places.exists(place) and not allow_overwrite:
             raise SavedDatasetLocationAlreadyExists(location=str(place))
-        path = place if place.suffix == ".parquet" else place / "part.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        pq.write_table(self.to_arrow(timeout=timeout), unfinished)
-        unfinished.replace(path)
+        places.write(self.to_arrow(timeout=timeout), place)
 
 
 class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
@@ -223,8 +219,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         self, config: RepoConfig, data_source: DataSource
     ) -> Iterable[tuple[str, str]]:
         """The columns in the files, and not those that the names of folders would make."""
-        paths = [str(path) for path in _files(data_source, config).paths]
-        schema = pyarrow.dataset.dataset(paths, format="parquet").schema
+        schema = _files(data_source, config).schema()
         return [(field.name, str(field.type)) for field in schema]
 
 
@@ -286,11 +281,11 @@ def _requested(references: list[str], view: str) -> Iterator[str]:
             yield feature
 
 
-def _files(source: DataSource, config: RepoConfig) -> Files:
-    return parquet_files.find(_place(source, config.repo_path))
+def _files(source: DataSource, config: RepoConfig) -> Table:
+    return places.find(_place(source, config.repo_path))
 
 
-def _place(source: DataSource, repository: Path | None) -> Path:
+def _place(source: DataSource, repository: Path | None) -> Place:
     """Where the parquet of `source` is; a relative path begins at the feature repository."""
     if not isinstance(source, FileSource):
         raise ConfigurationError(
@@ -298,8 +293,11 @@ def _place(source: DataSource, repository: Path | None) -> Path:
         )
     if source.file_format is not None and not isinstance(source.file_format, ParquetFormat):
         raise ConfigurationError(f"source '{source.name}' is not parquet; write it as parquet")
+    if source.path.startswith(SCHEME):
+        return S3Place(source.path, source.s3_endpoint_override or None)
     if "://" in source.path:
         raise ConfigurationError(
-            f"source '{source.name}' is at {source.path}; this store reads folders of this machine"
+            f"source '{source.name}' is at {source.path}; this store reads folders of this machine "
+            "and s3://bucket/folder"
         )
     return Path(FileSource.get_uri_for_file_path(repository, source.path))

@@ -28,7 +28,7 @@ from millwright.errors import DataError, InputError
 from millwright.sql import quoted
 from millwright.stores.parquet_files import (
     ROW_NUMBER,
-    Files,
+    Table,
     check,
     columns,
     reading,
@@ -48,7 +48,7 @@ class History:
     """
 
     name: str
-    files: Files
+    files: Table
     keys: Mapping[str, str]
     event: str
     created: str | None

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Protocol
 
 import duckdb
 import pyarrow as pa
+import pyarrow.dataset
 
 from millwright.configuration import nearest
 from millwright.errors import BusyError, DataError, MillwrightError
@@ -22,6 +24,34 @@ from millwright.sql import parquet, quoted
 # the order in which it was given them.
 ROW_NUMBER = "((s.file_index::BIGINT << 40) | s.file_row_number)"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Table(Protocol):
+    """What can be read here: `Files` of this machine, or `object_storage.Objects`."""
+
+    @property
+    def place(self) -> object:
+        """Where it is, for people."""
+
+    @property
+    def paths(self) -> Sequence[object]:
+        """Its files, in order of their names. There may be none yet."""
+
+    @property
+    def sql(self) -> str:
+        """The table in the FROM clause of a query, under the name `s`."""
+
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """Have `connection` know the files."""
+
+    def schema(self) -> pa.Schema:
+        """The columns in the files, and not those that the names of folders would make."""
+
+    def versions(self) -> object:
+        """What is another value when a file was changed, unless changes are refused anyway."""
+
+    def explain(self, err: duckdb.Error) -> MillwrightError:
+        """Why the files, which were not changed, cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +65,21 @@ class Files:
     def sql(self) -> str:
         """The table in the FROM clause of a query, under the name `s`."""
         return f"{parquet(self.paths)} AS s"
+
+    def attach(self, connection: duckdb.DuckDBPyConnection) -> None:
+        """DuckDB knows the files of this machine."""
+
+    def schema(self) -> pa.Schema:
+        """The columns in the files, and not those that the names of folders would make."""
+        return pyarrow.dataset.dataset([str(path) for path in self.paths], format="parquet").schema
+
+    def versions(self) -> list[tuple[int, int, int] | None]:
+        """What is another value when a file was changed."""
+        return [_stamp(path) for path in self.paths]
+
+    def explain(self, err: duckdb.Error) -> MillwrightError:
+        """Why the files, which were not changed, cannot be read."""
+        return DataError(f"cannot read {self.place}: {err}")
 
 
 def find(place: Path) -> Files:
@@ -82,31 +127,32 @@ def connect(
 
 
 @contextmanager
-def reading(files: Files) -> Iterator[None]:
+def reading(files: Table) -> Iterator[None]:
     """Name the place in whatever goes wrong, and refuse files that change meanwhile.
 
     Row numbers found in one version of a file mean other rows in the next.
     """
-    before = _stamps(files)
+    before = files.versions()
     try:
         yield
     except duckdb.OutOfMemoryException:
         raise  # `connect` has the word for it
     except duckdb.Error as err:
-        if _stamps(files) == before:
-            raise DataError(f"cannot read {files.place}: {err}") from err
-    if _stamps(files) != before:
+        if files.versions() == before:
+            raise files.explain(err) from err
+    if files.versions() != before:
         raise BusyError(f"{files.place} changed while it was being read; run this again")
 
 
-def columns(connection: duckdb.DuckDBPyConnection, files: Files) -> dict[str, str]:
-    """The columns of all `files` together, each with its DuckDB type."""
+def columns(connection: duckdb.DuckDBPyConnection, files: Table) -> dict[str, str]:
+    """The columns of all `files` together, each with its DuckDB type; ask this first."""
+    files.attach(connection)
     rows = connection.execute(f"DESCRIBE SELECT * FROM {files.sql}").fetchall()
     return {row[0]: row[1] for row in rows}
 
 
 def check(
-    files: Files, found: Mapping[str, str], names: Iterable[str], times: Iterable[str]
+    files: Table, found: Mapping[str, str], names: Iterable[str], times: Iterable[str]
 ) -> None:
     """Refuse `files` that lack a column of `names`, or whose `times` are no timestamps."""
     for name in ("file_index", "file_row_number"):  # DuckDB's own, which say where a row is
@@ -144,7 +190,7 @@ def within(column: str, kind: str, first: int | None, last: int | None) -> str:
 
 def read(
     connection: duckdb.DuckDBPyConnection,
-    files: Files,
+    files: Table,
     names: Sequence[str],
     timestamp: str,
     span: tuple[datetime | None, datetime | None] = (None, None),
@@ -162,7 +208,7 @@ def read(
 
 def read_latest(
     connection: duckdb.DuckDBPyConnection,
-    files: Files,
+    files: Table,
     keys: Sequence[str],
     names: Sequence[str],
     timestamp: str,
@@ -225,10 +271,6 @@ def _nothing(names: Sequence[str], times: set[str]) -> pa.Table:
 
 def _hidden(path: Path) -> bool:
     return any(part.startswith((".", "_")) for part in path.parts)
-
-
-def _stamps(files: Files) -> list[tuple[int, int, int] | None]:
-    return [_stamp(path) for path in files.paths]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -473,8 +473,8 @@ def test_what_the_store_cannot_answer_is_refused(store, folder):
 
 def test_sources_elsewhere_are_refused(store):
     offline = AsofDuckDBOfflineStore()
-    with pytest.raises(ConfigurationError, match="at s3://bucket/readings"):
-        offline.validate_data_source(store.config, source("readings", path="s3://bucket/readings"))
+    with pytest.raises(ConfigurationError, match="at gs://bucket/readings; this store reads"):
+        offline.validate_data_source(store.config, source("readings", path="gs://bucket/readings"))
     with pytest.raises(ConfigurationError, match="is a RequestSource; this store reads FileSource"):
         offline.validate_data_source(store.config, limits)
 

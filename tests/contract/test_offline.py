@@ -20,15 +20,17 @@ import pytest
 from feature_oracle import Oracle, Row
 
 from millwright import anomaly
-from millwright.engine import DuckDBEngine
 from millwright.errors import DataError, MillwrightError
 from millwright.fleet import Fleet
 from millwright.ingest import ingest
 from millwright.offline import OfflineStore
+from millwright.parquet_warehouse import ParquetWarehouse
 from millwright.raw_store import RawStore
 from millwright.settings import REPOSITORY, Engine
 from millwright.sources import FolderSource
-from millwright.views import View, feature_views
+from millwright.view_files import ViewFiles
+from millwright.views import feature_views
+from millwright.warehouse import Rows
 
 START = datetime(2025, 1, 29, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -154,10 +156,9 @@ def bring(tables: Tables, raw: Path, fleet: Fleet) -> None:
 
 
 def store(place: Path, raw: Path, fleet: Fleet, threads: int = 1) -> OfflineStore:
-    settings = Engine(threads=threads)
-    return OfflineStore(
-        place / "offline", place / "detectors", fleet, RawStore(raw, fleet), settings
-    )
+    rows = RawStore(raw, fleet)
+    warehouse = ParquetWarehouse(place / "offline", fleet, rows, Engine(threads=threads))
+    return OfflineStore(warehouse, place / "detectors", fleet, rows, threads)
 
 
 def files(place: Path) -> dict[str, bytes]:
@@ -393,17 +394,17 @@ def test_progress_says_what_is_made_and_how_far_it_is(daily: Course, tmp_path: P
 @contextmanager
 def full_disk(after: int, of: str | None = None) -> Iterator[None]:
     """The disk is full after so many files, of one view or of any."""
-    done, write = [], DuckDBEngine.write
+    done, fill = [], ViewFiles.fill
 
-    def failing(self: DuckDBEngine, view: View, rows: str, target: Path) -> int:
-        if of in (None, view.name):
+    def failing(self: ViewFiles, period: str, rows: Rows) -> None:
+        if of in (None, self.view.name):
             if len(done) == after:
                 raise OSError("no space left on device")
-            done.append(target)
-        return write(self, view, rows, target)
+            done.append(period)
+        fill(self, period, rows)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DuckDBEngine, "write", failing)
+        patch.setattr(ViewFiles, "fill", failing)
         with pytest.raises(MillwrightError, match=r"no space left.*make room"):
             yield
 

@@ -229,7 +229,8 @@ def test_every_configuration_file_of_the_repository_is_read_by_a_section() -> No
         "fleets": Fleet, "settings.yaml": Settings, "stack.yaml": StackFile,
         "training.yaml": Training, "gate.yaml": Limits,
     }  # fmt: skip
-    for path in CONFIGS.rglob("*.yaml"):
+    # Feast reads its own, with what this machine has in place of its variables.
+    for path in set(CONFIGS.rglob("*.yaml")) - set(CONFIGS.rglob("feature_store.yaml")):
         load(path, sections.get(path.name, sections.get(path.parent.name, BaseModel)))
 
 

@@ -48,7 +48,7 @@ def keys(decision):
 
 def test_a_good_model_passes_with_and_without_a_champion():
     for champion in (None, GOOD):
-        decision = decide(LIMITS, GOOD, {"rule": RULE}, champion)
+        decision = decide(LIMITS, GOOD, {"rule": RULE}, champion, 0)
         assert decision.passed
         assert decision.summary() == {"passed": True, "failures": []}
 
@@ -65,8 +65,8 @@ def test_a_good_model_passes_with_and_without_a_champion():
     ],
 )
 def test_a_figure_may_reach_its_limit_and_not_pass_it(figure, worst, too_bad, key):
-    assert keys(decide(LIMITS, like_good(**{figure: worst}), {}, None)) == []
-    assert keys(decide(LIMITS, like_good(**{figure: too_bad}), {}, None)) == [key]
+    assert keys(decide(LIMITS, like_good(**{figure: worst}), {}, None, 0)) == []
+    assert keys(decide(LIMITS, like_good(**{figure: too_bad}), {}, None, 0)) == [key]
 
 
 def test_every_miss_is_gathered_and_named_with_value_limit_and_key():
@@ -81,7 +81,7 @@ def test_every_miss_is_gathered_and_named_with_value_limit_and_key():
     )
     rule = RULE.model_copy(update={"failures": 4})
     champion = like_good(failures=4)
-    decision = decide(LIMITS, bad, {"logistic_regression": rule}, champion)
+    decision = decide(LIMITS, bad, {"logistic_regression": rule}, champion, 0)
     assert not decision.passed
     assert keys(decision) == [
         "minimum_failures",
@@ -108,27 +108,27 @@ def test_every_miss_is_gathered_and_named_with_value_limit_and_key():
 
 def test_a_baseline_must_be_beaten_in_precision_and_may_be_a_little_cheaper():
     level = like_good(average_precision=GOOD.average_precision - 0.005)
-    assert keys(decide(LIMITS, GOOD, {"rule": level}, None)) == [
+    assert keys(decide(LIMITS, GOOD, {"rule": level}, None, 0)) == [
         "baselines.average_precision_margin"
     ]
     strict = LIMITS.model_copy(
         update={"baselines": LIMITS.baselines.model_copy(update={"cost_margin": 0.0})}
     )
     rival = like_good(average_precision=0.5, cost=GOOD.cost / 1.04)
-    assert keys(decide(LIMITS, GOOD, {"rule": rival}, None)) == []
-    assert keys(decide(strict, GOOD, {"rule": rival}, None)) == ["baselines.cost_margin"]
+    assert keys(decide(LIMITS, GOOD, {"rule": rival}, None, 0)) == []
+    assert keys(decide(strict, GOOD, {"rule": rival}, None, 0)) == ["baselines.cost_margin"]
 
 
 def test_a_perfect_baseline_can_still_be_met():
     perfect = like_good(average_precision=1.0)
-    assert decide(LIMITS, perfect, {"rule": perfect}, None).passed
+    assert decide(LIMITS, perfect, {"rule": perfect}, None, 0).passed
 
 
 def test_the_champion_may_be_a_little_better_and_no_more():
     little = like_good(average_precision=0.81, cost=GOOD.cost / 1.05)
     much = like_good(average_precision=0.83, cost=GOOD.cost / 1.15)
-    assert decide(LIMITS, GOOD, {}, little).passed
-    assert keys(decide(LIMITS, GOOD, {}, much)) == [
+    assert decide(LIMITS, GOOD, {}, little, 0).passed
+    assert keys(decide(LIMITS, GOOD, {}, much, 0)) == [
         "champion.average_precision_margin",
         "champion.cost_margin",
     ]
@@ -136,7 +136,7 @@ def test_the_champion_may_be_a_little_better_and_no_more():
 
 def test_figures_that_cannot_be_computed_do_not_pass():
     nothing = like_good(failures=0, failures_caught=0, average_precision=None, roc_auc=None)
-    decision = decide(LIMITS, nothing, {}, None)
+    decision = decide(LIMITS, nothing, {}, None, 0)
     assert keys(decision) == [
         "minimum_failures",
         "minimum_average_precision",
@@ -148,7 +148,7 @@ def test_figures_that_cannot_be_computed_do_not_pass():
 
 def test_models_judged_on_different_rows_are_not_compared():
     with pytest.raises(DataError, match="different rows"):
-        decide(LIMITS, GOOD, {"rule": like_good(rows=5)}, None)
+        decide(LIMITS, GOOD, {"rule": like_good(rows=5)}, None, 0)
 
 
 def test_a_misspelt_limit_is_refused_with_its_line(tmp_path):

@@ -14,6 +14,7 @@ from raw_tables import plant, raw, reading, take_in, write_csv
 from millwright import project as projects
 from millwright.errors import ConfigurationError
 from millwright.fleet import Simulation
+from millwright.parquet_warehouse import ParquetWarehouse
 from millwright.project import Project, Training, code_version, git_revision, open_project
 from millwright.settings import REPOSITORY, State, load_settings
 from millwright.splits import Folds
@@ -45,7 +46,8 @@ def test_a_project_is_opened_by_names_and_creates_nothing(
     assert found.model_name == "simulated_failure"
     assert found.service == "simulated_failure_v1"
     assert found.raw.folder == tmp_path / "home" / "local" / "simulated" / "raw"
-    assert found.offline.folder == tmp_path / "home" / "local" / "simulated" / "offline"
+    assert isinstance(found.warehouse, ParquetWarehouse)
+    assert found.warehouse.folder == tmp_path / "home" / "local" / "simulated" / "offline"
     assert found.training == Training()
     assert len(found.fingerprint()) == 16
     assert list(tmp_path.iterdir()) == []

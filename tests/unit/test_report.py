@@ -62,7 +62,7 @@ def context():
         parameters={"max_depth": 4, "odd|name": "<img src=x>"},
         candidate=model,
         baselines={"logistic_regression": rule},
-        decision=decide(load_limits(), model, {"logistic_regression": rule}, None),
+        decision=decide(load_limits(), model, {"logistic_regression": rule}, None, 0),
         contributions=contributions,
         pictures=Pictures(
             precision_recall=plots.precision_recall(
@@ -196,7 +196,7 @@ def test_a_page_without_failures_champion_or_versions_says_so(context):
         context,
         candidate=quiet,
         baselines={},
-        decision=decide(load_limits(), quiet, {}, None),
+        decision=decide(load_limits(), quiet, {}, None, 0),
         contributions=(),
         pictures=Pictures(),
         model_name="",

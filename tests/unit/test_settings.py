@@ -40,7 +40,8 @@ def test_an_unknown_environment_is_answered_with_the_nearest() -> None:
         ("search", "seconds", 0),
         ("search", "rows", -1),
         (None, "report_rows", 0),
-        (None, "environment", "moon"),
+        (None, "environment", "The Moon"),
+        (None, "servers", "some"),
     ],
 )
 def test_what_cannot_be_is_refused(section: str | None, key: str, value: object) -> None:
@@ -93,7 +94,6 @@ def test_no_two_stores_share_a_folder(tmp_path: Path) -> None:
 
 def test_the_tools_are_told_where_the_state_lies_and_to_keep_quiet(tmp_path: Path) -> None:
     found = process_environment(State(tmp_path, "local"))
-    assert found["MILLWRIGHT_ENVIRONMENT"] == "local"
     assert found["ZENML_CONFIG_PATH"] == f"{tmp_path}/zenml"
     assert found["ZENML_LOCAL_STORES_PATH"].startswith(found["ZENML_CONFIG_PATH"])
     assert found["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/local/mlflow.db"

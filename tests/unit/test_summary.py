@@ -38,7 +38,7 @@ def of_training(
     candidate: Evaluation = GOOD, champion: Evaluation | None = None, note: str = ""
 ) -> dict[str, Any]:
     baselines = {"rule": RULE, "logistic_regression": RULE}
-    decision = decide(load_limits(), candidate, baselines, champion)
+    decision = decide(load_limits(), candidate, baselines, champion, 0)
     passed = decision.passed
     return summary.of_training(
         Judgement(

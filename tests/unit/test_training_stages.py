@@ -443,7 +443,9 @@ def test_the_report_and_the_model_card_of_a_run_say_why_the_champion_was_not_com
     booster, scores = trained
     write_champion(copied, booster, horizon="24h")
     judgement = judge(frame, scores, booster, copied)
-    decision = decide(load_limits(), judgement.candidate, judgement.baselines, judgement.champion)
+    decision = decide(
+        load_limits(), judgement.candidate, judgement.baselines, judgement.champion, 0
+    )
     version = Version("plant_failure", 2, "r", {})
     monkeypatch.setattr(registry, "register", lambda *_: version)
     monkeypatch.setattr(registry, "log_run", lambda *_, **__: "r")

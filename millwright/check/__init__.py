@@ -1,0 +1,33 @@
+"""Everything about an environment, checked without reaching or changing anything.
+
+python run.py --stack production --check
+"""
+
+from millwright.check import isolated, manifests, stacks, variables
+from millwright.check.report import CheckReport, Finding, of_error
+from millwright.errors import ConfigurationError
+from millwright.settings import State, load_settings
+
+__all__ = ["CheckReport", "Finding", "check_environment"]
+
+
+def check_environment(name: str, state: State) -> CheckReport:
+    """All that is missing or wrong in the environment `name`, and what a run in it would use.
+
+    Nothing is connected to, created or changed. A secret is never part of a report.
+    """
+    try:
+        settings = load_settings(name)
+    except ConfigurationError as err:
+        return CheckReport(name, (), tuple(of_error(err)))
+    found = variables.check(settings, state)
+    plan = [f"{server}: {where}" for server, where in variables.servers(settings, state).items()]
+    stack, unreadable = stacks.read(name)
+    found += unreadable
+    if stack is not None:
+        found += stacks.check(stack, settings, state)
+        plan = [*stacks.plan(stack, state), *plan]
+    found += manifests.check(settings, state)
+    found += isolated.findings(stack, settings, state)
+    plan += manifests.plan(settings)
+    return CheckReport(name, tuple(plan), tuple(dict.fromkeys(found)))

@@ -1,0 +1,1 @@
+"""PostgreSQL as the place where features are computed and kept."""

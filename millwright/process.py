@@ -1,0 +1,72 @@
+"""Which environment a command acts on, and what its process has to know for that."""
+
+import os
+from pathlib import Path
+
+from millwright.endpoints import mlflow_uri
+from millwright.errors import ConfigurationError
+from millwright.settings import HOME, State, load_settings, process_environment, state
+
+
+def chosen(named: str | None) -> State:
+    """The state of the environment that was named, or of the one whose ZenML stack is active.
+
+    Raises:
+        ConfigurationError: there is no such environment, or the active stack is none of ours.
+    """
+    settle()
+    if named:
+        load_settings(named)
+        return state(named)
+    usual = state("local")
+    _export(usual, {**process_environment(usual), **_own(usual)})
+    from millwright import stack  # which reads some of them when it is imported
+
+    return state(stack.active_environment(usual))
+
+
+def prepare(state: State) -> None:
+    """Let ZenML, MLflow and Feast find the state of an environment.
+
+    Raises:
+        ConfigurationError: nothing can be written there, or a server's URL is not known.
+    """
+    _export(state, {**process_environment(state, mlflow_uri(state)), **_own(state)})
+    os.environ["MILLWRIGHT_ENVIRONMENT"] = state.environment
+    try:
+        state.root.mkdir(parents=True, exist_ok=True)
+    except OSError as err:
+        raise ConfigurationError(
+            f"cannot write to {state.root}: {err.strerror}; give a folder that may be "
+            "written, with MILLWRIGHT_HOME"
+        ) from err
+
+
+def settle() -> None:
+    """Have relative paths mean the same wherever the process works later."""
+    for name in ("MILLWRIGHT_HOME", "MILLWRIGHT_FLEETS"):
+        if os.environ.get(name):
+            os.environ[name] = str(Path(os.environ[name]).resolve())
+
+
+def _own(state: State) -> dict[str, str]:
+    """What our own processes have besides."""
+    return {
+        # Errors of ours end in one line; what ZenML would log of them is a traceback.
+        "ZENML_LOGGING_VERBOSITY": "CRITICAL",
+        # These would write to the user's home.
+        "MPLCONFIGDIR": str(state.cache / "matplotlib"),
+        "UV_CACHE_DIR": str(state.cache / "uv"),
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # A server that is away is ours to report, and at once.
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
+    }
+
+
+def _export(state: State, variables: dict[str, str]) -> None:
+    # What an activated environment exports must not hold for another home or environment.
+    usual = [process_environment(State(home, "local")) for home in (HOME, state.home)]
+    for name, value in variables.items():
+        if os.environ.get(name) in (None, *(each.get(name) for each in usual)):
+            os.environ[name] = value

@@ -1,0 +1,65 @@
+"""Reading the body of a request, within limits, into what was asked."""
+
+import asyncio
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+
+MOST_BYTES = 1_000_000
+# What is too long is read and thrown away up to here: who still sends would not hear the answer.
+MOST_DISCARDED = 16_000_000
+SECONDS = 10.0  # that a body may take to arrive
+MOST_FAULTS = 5  # that an answer lists
+
+Asked = TypeVar("Asked", bound=BaseModel)
+
+
+async def read(request: Request, model: type[Asked]) -> Asked:
+    """The JSON body of `request` as a `model`.
+
+    Raises:
+        HTTPException: it is of another type (415), too long (413), too slow (408), no JSON (400)
+            or not what the model says (422).
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
+    try:
+        async with asyncio.timeout(SECONDS):
+            body = await _body(request)
+    except TimeoutError:
+        raise HTTPException(408, f"the body did not arrive within {SECONDS:g} s") from None
+    except ClientDisconnect:
+        raise HTTPException(400, "the body ended before its end") from None
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as err:
+        raise _refusal(err) from None
+
+
+async def _body(request: Request) -> bytes:
+    kept, length = bytearray(), 0
+    async for part in request.stream():
+        length += len(part)
+        if length <= MOST_BYTES:
+            kept += part
+        elif length > MOST_DISCARDED:
+            break
+    if length > MOST_BYTES:
+        raise HTTPException(413, f"the body is longer than {MOST_BYTES:,} bytes; ask in parts")
+    return bytes(kept)
+
+
+def _refusal(err: ValidationError) -> HTTPException:
+    """Every fault with its place, up to some; what was sent is not repeated."""
+    faults = err.errors(include_url=False, include_input=False, include_context=False)
+    if faults[0]["type"] == "json_invalid":
+        return HTTPException(400, f"the body is no JSON: {faults[0]['msg']}")
+    told = [
+        f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}"
+        for fault in faults[:MOST_FAULTS]
+    ]
+    more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    return HTTPException(422, "; ".join(told + more))

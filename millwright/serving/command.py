@@ -1,0 +1,90 @@
+"""The verb `serve`: the prediction service of a fleet."""
+
+import argparse
+import logging
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from millwright import release as releases
+from millwright import terminal
+from millwright.errors import InputError, MillwrightError, ReleaseError
+from millwright.fleet import load_fleet
+from millwright.process import settle
+from millwright.settings import load_settings, state
+
+FLEET = "simulated"
+
+
+def add_parser(verbs: Any) -> None:
+    """Add the verb to the sub-parsers `verbs`."""
+    serving = verbs.add_parser("serve", help="answer over HTTP which machines will fail")
+    usual = os.environ.get("MILLWRIGHT_ENVIRONMENT", "local")
+    serving.add_argument("--stack", default=usual, help=f"an environment (default: {usual})")
+    serving.add_argument("--fleet", help=f"whose champion answers (default: {FLEET})")
+    serving.add_argument("--host", default="127.0.0.1")
+    serving.add_argument("--port", type=int, default=8000, help="0 for any that is free")
+    serving.add_argument(
+        "--release", type=Path, metavar="FOLDER", help="this release, whichever is champion"
+    )
+    serving.set_defaults(do=_serve)
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    # Late, so that other verbs do not wait for them.
+    from millwright.serving import server
+    from millwright.serving.app import Service
+    from millwright.serving.current import CurrentRelease
+    from millwright.serving.features import FeatureReader
+
+    settle()
+    load_settings(asked.stack)  # there must be such an environment
+    where = state(asked.stack)
+    fleet = load_fleet(asked.fleet or _fleet_of(asked.release)).name
+    folder = where.releases(fleet)
+    pinned = asked.release.resolve() if asked.release else None
+    if pinned:
+        current = CurrentRelease(where.environment, fleet, lambda: pinned)
+    else:
+        current = CurrentRelease(where.environment, fleet, partial(releases.champion, folder))
+    with server.listen(asked.host, asked.port) as listening:
+        _configure_log()
+        current.refresh()
+        if pinned and current.refused:
+            raise ReleaseError(current.refused)
+        features = FeatureReader(where)
+        _open(features)
+        used = current.release.folder.name if current.release else "none yet"
+        terminal.say(
+            f"serving environment {where.environment}, fleet {fleet}, release {used}, "
+            f"at {server.address(listening)}"
+        )
+        server.run(Service(current, features).app(), listening)
+    terminal.say("the service has ended")
+    return 0
+
+
+def _fleet_of(release: Path | None) -> str:
+    return releases.load(release).manifest.fleet if release else FLEET
+
+
+def _open(features: Any) -> None:
+    """Open the feature store; a server that does not answer now may do so later."""
+    try:
+        features.open()
+    except InputError:
+        raise
+    except MillwrightError as err:
+        terminal.warn(str(err))
+
+
+def _configure_log() -> None:
+    """Warnings of libraries and what the service has to say, on stderr, in UTC."""
+    form = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    form.converter = time.gmtime
+    handler = logging.StreamHandler()
+    handler.setFormatter(form)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    logging.getLogger("millwright").setLevel(logging.INFO)

@@ -1,0 +1,239 @@
+"""Feast's SQLite online store, whose rows only ever become newer.
+
+In `feature_store.yaml`:
+
+    online_store:
+      type: millwright.stores.online_sqlite.OrderedSqliteOnlineStore
+      path: ../.millwright/local/online.db
+
+Feast's own store lets whoever writes last win, and keeps times in seconds. This one keeps of two
+rows of one key that with the later event time, and of two with one event time that with the later
+created time. Feast's own readers can read its tables, which have two more columns; what
+Feast's own store has written counts as older than everything.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from feast import Entity, FeatureView, RepoConfig
+from feast.infra.key_encoding_utils import serialize_entity_key
+from feast.infra.online_stores.helpers import extract_text_and_num
+from feast.infra.online_stores.sqlite import (
+    SqliteOnlineStore,
+    SqliteOnlineStoreConfig,
+    _alter_table_add_column_if_missing,
+    _table_id,
+    adapt_datetime_epoch,
+)
+from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+from feast.protos.feast.types.Value_pb2 import Value
+from feast.utils import to_naive_utc
+from pydantic import StrictStr
+
+from millwright.errors import BusyError, MillwrightError
+from millwright.sql import quoted
+from millwright.stores.parquet_files import EPOCH, microseconds
+
+BUSY_SECONDS = 30  # that a writer waits for its turn
+KEYS_AT_ONCE = 10_000  # SQLite takes 32,766 parameters
+NEVER = -(2**63)  # the created time, in microseconds, of a row without one
+TIMES = ("event_us", "created_us")  # microseconds since 1970, UTC
+
+OnlineRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
+Found = tuple[datetime | None, dict[str, Value] | None]
+
+
+class OrderedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[misc]
+    """The section `online_store` of `feature_store.yaml`."""
+
+    type: StrictStr = "millwright.stores.online_sqlite.OrderedSqliteOnlineStore"
+
+
+class OrderedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
+    """Feast's SQLite store with order-safe, idempotent writes. It keeps no vectors."""
+
+    _conn: sqlite3.Connection | None = None
+
+    def _get_conn(self, config: RepoConfig) -> sqlite3.Connection:
+        if self._conn is None:
+            self._conn = _connect(self._get_db_path(config))
+        return self._conn
+
+    def online_write_batch(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        data: list[OnlineRow],
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Write the rows that are not older than what is there, all of them or none.
+
+        Raises:
+            BusyError: others kept the file locked.
+            MillwrightError: it cannot be written, or the view was not published.
+        """
+        path, name = self._get_db_path(config), _name(config, table)
+        # A connection of its own, so that threads that read never see half a batch.
+        with _naming(path, table), closing(_connect(path)) as connection:
+            _add_times(connection, name)
+            with connection:
+                connection.executemany(_upsert(name), _records(config, data))
+        if progress:
+            progress(len(data))
+
+    def online_read(
+        self,
+        config: RepoConfig,
+        table: FeatureView,
+        entity_keys: list[EntityKey],
+        requested_features: list[str] | None = None,  # noqa: ARG002
+    ) -> list[Found]:
+        """All features of each key with their event time in microseconds, or twice None."""
+        keys = [_key(config, key) for key in entity_keys]
+        found: dict[bytes, tuple[datetime, dict[str, Value]]] = {}
+        with _naming(self._get_db_path(config), table):
+            connection, name = self._get_conn(config), _name(config, table)
+            _add_times(connection, name)
+            for start in range(0, len(keys), KEYS_AT_ONCE):
+                some = keys[start : start + KEYS_AT_ONCE]
+                rows = connection.execute(
+                    "SELECT entity_key, feature_name, value, event_us, event_ts "
+                    f"FROM {quoted(name)} WHERE entity_key IN ({', '.join('?' * len(some))})",
+                    some,
+                )
+                for key, feature, value, event, seconds in rows:
+                    when = seconds.replace(tzinfo=UTC) if event is None else _moment(event)
+                    found.setdefault(key, (when, {}))[1][feature] = Value.FromString(value)
+        return [found.get(key, (None, None)) for key in keys]
+
+    def update(
+        self,
+        config: RepoConfig,
+        tables_to_delete: Sequence[FeatureView],
+        tables_to_keep: Sequence[FeatureView],
+        entities_to_delete: Sequence[Entity],
+        entities_to_keep: Sequence[Entity],
+        partial: bool,
+    ) -> None:
+        """Make and drop tables as Feast does, and empty those of views with other features now.
+
+        What was computed by another definition must not hold back what the new one says.
+        """
+        with _naming(self._get_db_path(config)):
+            super().update(
+                config,
+                tables_to_delete,
+                tables_to_keep,
+                entities_to_delete,
+                entities_to_keep,
+                partial,
+            )
+            connection = self._get_conn(config)
+            for view in tables_to_keep:
+                name = _name(config, view)
+                _add_times(connection, name)
+                rows = connection.execute(f"SELECT DISTINCT feature_name FROM {quoted(name)}")
+                known = {row[0] for row in rows}
+                if isinstance(view, FeatureView) and known - {f.name for f in view.features}:
+                    with connection:
+                        connection.execute(f"DELETE FROM {quoted(name)}")
+
+    def teardown(
+        self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
+    ) -> None:
+        """Remove the file and what SQLite keeps beside it."""
+        super().teardown(config, tables, entities)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self._get_db_path(config)}{suffix}").unlink(missing_ok=True)
+
+
+def _connect(path: str) -> sqlite3.Connection:
+    """Open the file so that reads answer while somebody writes.
+
+    A kill of the process loses nothing that was committed; a power cut may lose the last batches,
+    which the next materialization writes again.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(
+        path,
+        timeout=BUSY_SECONDS,
+        detect_types=sqlite3.PARSE_DECLTYPES | sqlite3.PARSE_COLNAMES,
+        check_same_thread=False,
+    )
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    return connection
+
+
+def _name(config: RepoConfig, view: FeatureView) -> str:
+    name: str = _table_id(
+        config.project, view, config.registry.enable_online_feature_view_versioning
+    )
+    return name
+
+
+def _key(config: RepoConfig, key: EntityKey) -> bytes:
+    serialized: bytes = serialize_entity_key(
+        key, entity_key_serialization_version=config.entity_key_serialization_version
+    )
+    return serialized
+
+
+def _moment(since_1970: int) -> datetime:
+    return EPOCH + timedelta(microseconds=since_1970)
+
+
+def _add_times(connection: sqlite3.Connection, name: str) -> None:
+    """Give a table the columns that Feast's has not."""
+    there = {row[1] for row in connection.execute(f"PRAGMA table_info({quoted(name)})")}
+    for column in TIMES:
+        if there and column not in there:
+            _alter_table_add_column_if_missing(connection, name, column, "INTEGER")
+
+
+def _upsert(name: str) -> str:
+    columns = ["entity_key", "feature_name", "value", "value_text", "event_ts", "created_ts"]
+    columns += TIMES
+    changes = ", ".join(f"{column} = excluded.{column}" for column in columns[2:])
+    return (
+        f"INSERT INTO {quoted(name)} AS old ({', '.join(columns)}) "
+        f"VALUES ({', '.join('?' * len(columns))}) "
+        f"ON CONFLICT (entity_key, feature_name) DO UPDATE SET {changes} "
+        "WHERE old.event_us IS NULL "
+        "OR (excluded.event_us, excluded.created_us) >= (old.event_us, old.created_us)"
+    )
+
+
+def _records(config: RepoConfig, data: list[OnlineRow]) -> Iterator[tuple[Any, ...]]:
+    """One record for each feature of each row, with times as Feast writes them and as we do."""
+    for entity_key, values, event, created in data:
+        key = _key(config, entity_key)
+        times = (
+            adapt_datetime_epoch(to_naive_utc(event)),
+            None if created is None else adapt_datetime_epoch(to_naive_utc(created)),
+            microseconds(event),
+            NEVER if created is None else microseconds(created),
+        )
+        for feature, value in values.items():
+            text, _ = extract_text_and_num(value, compute_num=False)
+            yield (key, feature, value.SerializeToString(), text, *times)
+
+
+@contextmanager
+def _naming(path: str, view: FeatureView | None = None) -> Iterator[None]:
+    """Name the file in whatever goes wrong with it."""
+    try:
+        yield
+    except sqlite3.DatabaseError as err:
+        reason = str(err)
+        if "locked" in reason:
+            raise BusyError(f"the online store {path} is locked by others; try again") from err
+        if "no such table" in reason and view is not None:
+            raise MillwrightError(
+                f"the online store {path} does not know view '{view.name}'; publish it: feast apply"
+            ) from err
+        raise MillwrightError(f"the online store {path} cannot be used: {reason}") from err

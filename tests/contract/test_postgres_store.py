@@ -1,0 +1,456 @@
+"""The offline store over PostgreSQL, through Feast itself, beside the one over parquet."""
+
+import math
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import sqlalchemy
+from feast import (
+    Entity,
+    FeatureService,
+    FeatureStore,
+    FeatureView,
+    Field,
+    FileSource,
+    RequestSource,
+    ValueType,
+)
+from feast.data_source import DataSource, PushMode, PushSource
+from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import (
+    PostgreSQLSource,
+    SavedDatasetPostgreSQLStorage,
+)
+from feast.on_demand_feature_view import on_demand_feature_view
+from feast.types import Float32, Float64, Int64, String
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from servers import database
+
+from millwright.errors import ConfigurationError, DataError, InputError
+from millwright.stores.postgres import AsofPostgresOfflineStore, AsofPostgresOfflineStoreConfig
+from millwright.stores.postgres_request import server_of
+from millwright.stores.postgres_server import connect
+from millwright.stores.postgres_writes import append
+
+START = datetime(2025, 3, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+TICK = timedelta(microseconds=1)
+INSTANT = pa.timestamp("us", tz="UTC")
+
+CONFIGURATION = """
+project: contract
+provider: local
+registry:
+  registry_type: sql
+  path: sqlite:///{folder}/registry.db
+  cache_ttl_seconds: 3600
+online_store:
+  type: sqlite
+  path: {folder}/online.db
+entity_key_serialization_version: 3
+offline_store:
+"""
+POSTGRES = """
+  type: millwright.stores.postgres.AsofPostgresOfflineStore
+  host: {host}
+  database: {database}
+  user: {user}
+"""
+DUCKDB = """
+  type: millwright.stores.asof.AsofDuckDBOfflineStore
+"""
+
+machine = Entity(name="machine", join_keys=["machine_id"], value_type=ValueType.STRING)
+slot = Entity(name="slot", join_keys=["slot"], value_type=ValueType.INT64)
+
+TIMES = {"event_timestamp": INSTANT, "created_timestamp": INSTANT}
+SCHEMAS = {
+    "readings": {"machine_id": pa.string(), "load": pa.float32(), "count": pa.int64()} | TIMES,
+    "parts": {"machine_id": pa.string(), "slot": pa.int64(), "wear": pa.float64()} | TIMES,
+    "notes": {"machine_id": pa.string(), "note": pa.string(), "event_timestamp": INSTANT},
+}
+LIVES = {"readings": 2 * HOUR, "parts": None, "notes": HOUR}
+FEAST_TYPES = {
+    pa.float32(): Float32, pa.float64(): Float64, pa.int64(): Int64, pa.string(): String,
+}  # fmt: skip
+REFERENCES = ["readings:load", "readings:count", "parts:wear", "notes:note"]
+limits = RequestSource(name="limits", schema=[Field(name="limit", dtype=Float64)])
+
+
+def view(name: str, source: DataSource) -> FeatureView:
+    columns = {n: FEAST_TYPES[t] for n, t in SCHEMAS[name].items() if n not in TIMES}
+    return FeatureView(
+        name=name,
+        entities=[machine, slot] if "slot" in columns else [machine],
+        ttl=LIVES[name],
+        schema=[Field(name=n, dtype=dtype) for n, dtype in columns.items()],
+        source=source,
+    )
+
+
+def times_of(name: str) -> dict[str, str]:
+    created = "created_timestamp" if "created_timestamp" in SCHEMAS[name] else ""
+    return {"timestamp_field": "event_timestamp", "created_timestamp_column": created}
+
+
+def table(name: str) -> PostgreSQLSource:
+    return PostgreSQLSource(name=f"{name}_source", table=f"features.{name}", **times_of(name))
+
+
+readings = view("readings", PushSource(name="pushed", batch_source=table("readings")))
+mapped = FeatureView(
+    name="mapped",
+    entities=[machine],
+    schema=[Field(name="machine_id", dtype=String), Field(name="heat", dtype=Float64)],
+    source=PostgreSQLSource(
+        name="mapped_source",
+        query='SELECT id, at, known, "T" FROM features.mapped WHERE "T" > 0',
+        timestamp_field="event_timestamp",
+        created_timestamp_column="created_timestamp",
+        field_mapping={
+            "id": "machine_id", "at": "event_timestamp", "known": "created_timestamp", "T": "heat",
+        },
+    ),
+)  # fmt: skip
+
+
+@on_demand_feature_view(
+    sources=[readings, limits], schema=[Field(name="excess", dtype=Float64)], mode="pandas"
+)
+def overload(inputs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"excess": inputs["load"].astype("float64") - inputs["limit"]})
+
+
+pair = FeatureService(
+    name="pair",
+    features=[
+        readings[["load"]].with_name("left").with_join_key_map({"machine_id": "left_id"}),
+        readings[["load"]].with_name("right").with_join_key_map({"machine_id": "right_id"}),
+    ],
+)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory, postgres: str) -> Iterator[FeatureStore]:
+    """A store whose server has its clock elsewhere, and none of the tables yet."""
+    folder = tmp_path_factory.mktemp("repository")
+    with database(postgres) as text:
+        url = sqlalchemy.make_url(text)
+        place = {"host": url.query["host"], "database": url.database, "user": url.username}
+        opened = opened_store(folder, POSTGRES.format(**place))
+        opened.apply(
+            [machine, slot, readings, view("parts", table("parts")), view("notes", table("notes")),
+             mapped, overload, pair]
+        )  # fmt: skip
+        run(opened, f"ALTER DATABASE {url.database} SET TimeZone = 'Asia/Kathmandu'")
+        run(opened, f"ALTER DATABASE {url.database} SET synchronous_commit = off")  # for speed
+        yield opened
+
+
+@pytest.fixture
+def empty(store: FeatureStore) -> FeatureStore:
+    """The store without any table."""
+    run(store, "DROP SCHEMA IF EXISTS features CASCADE")
+    run(store, "DROP SCHEMA IF EXISTS datasets CASCADE")
+    return store
+
+
+@pytest.fixture(scope="module")
+def parquet(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """The store over parquet, with the same views."""
+    folder = tmp_path_factory.mktemp("parquet")
+    opened = opened_store(folder, DUCKDB)
+    views = [
+        view(name, FileSource(name=f"{name}_source", path=name, **times_of(name)))
+        for name in SCHEMAS
+    ]
+    opened.apply([machine, slot, *views])
+    return opened
+
+
+def opened_store(folder: Path, offline: str) -> FeatureStore:
+    text = CONFIGURATION.format(folder=folder) + offline
+    (folder / "feature_store.yaml").write_text(text)
+    return FeatureStore(repo_path=str(folder))
+
+
+def run(store: FeatureStore, sql: str) -> None:
+    with connect(server_of(store.config)) as session:
+        session.run(sql)
+
+
+def rows_of(store: FeatureStore, table: str) -> list[dict[str, object]]:
+    with connect(server_of(store.config)) as session:
+        rows: list[dict[str, object]] = session.fetch(f"SELECT * FROM {table}").to_pylist()
+    return rows
+
+
+def rows(name: str, *records: tuple[object, ...]) -> pa.Table:
+    schema = pa.schema(list(SCHEMAS[name].items()))
+    columns = list(zip(*records, strict=True)) if records else [()] * len(schema)
+    return pa.table([list(column) for column in columns], schema=schema)
+
+
+def write(store: FeatureStore, name: str, *records: tuple[object, ...]) -> None:
+    AsofPostgresOfflineStore.offline_write_batch(
+        store.config, store.get_feature_view(name), rows(name, *records), None
+    )
+
+
+def entities(*times: datetime, **columns: Sequence[object]) -> pd.DataFrame:
+    return pd.DataFrame({"event_timestamp": pd.to_datetime(list(times), utc=True), **columns})
+
+
+moments = st.builds(
+    lambda hours, ticks: START + hours * HOUR + ticks * TICK,
+    st.integers(0, 5),
+    st.integers(-1, 1),
+)
+machines = st.sampled_from(["a", "b", None])
+slots = st.sampled_from([1, 2, None])
+VALUES = {
+    "readings": (st.sampled_from([0.5, math.nan, None]), st.sampled_from([1, 2**60 + 1, None])),
+    "parts": (slots, st.sampled_from([1e300, -0.0, math.inf, None])),
+    "notes": (st.sampled_from(["x", "", "Ä\n'\"\\", None]),),
+}
+
+
+def histories(name: str) -> st.SearchStrategy[list[tuple[object, ...]]]:
+    created = [st.none() | moments] if "created_timestamp" in SCHEMAS[name] else []
+    return st.lists(st.tuples(machines, *VALUES[name], moments, *created), max_size=10)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    data=st.fixed_dictionaries({name: histories(name) for name in SCHEMAS}),
+    asked=st.lists(st.tuples(machines, slots, moments), min_size=1, max_size=10),
+    zone=st.sampled_from([None, "UTC", "Europe/Berlin"]),
+)
+def test_every_answer_is_that_of_the_store_over_parquet(store, parquet, data, asked, zone):
+    with connect(server_of(store.config)) as session:
+        session.run("CREATE SCHEMA IF NOT EXISTS features")
+        for name, records in data.items():
+            stored = rows(name, *records)
+            session.run(f"DROP TABLE IF EXISTS features.{name}")
+            session.load("stored", stored)
+            session.run(f"CREATE TABLE features.{name} AS SELECT * FROM stored")
+            session.run("DROP TABLE stored")
+            path = parquet.repo_path / name / "part.parquet"
+            path.parent.mkdir(exist_ok=True)
+            pq.write_table(stored, path)
+    who, where, times = zip(*asked, strict=True)
+    frame = entities(*times, machine_id=np.array(who, dtype=object), n=range(len(asked)))
+    frame["slot"] = pd.array(list(where), dtype="Int64")
+    frame["event_timestamp"] = frame["event_timestamp"].dt.tz_convert(zone)
+    for as_known in (True, False):
+        here, there = (
+            one.get_historical_features(
+                frame, REFERENCES, filter_by_created_timestamp=as_known
+            ).to_arrow()
+            for one in (store, parquet)
+        )
+        assert here.schema.equals(there.schema)
+        assert str(here.to_pylist()) == str(there.to_pylist())
+
+
+def test_before_the_first_rows_all_is_null_and_typed(empty):
+    frame = entities(START, START, machine_id=["a", "b"], slot=[1, 2])
+    for as_known in (True, False):
+        result = empty.get_historical_features(
+            frame, REFERENCES, filter_by_created_timestamp=as_known
+        ).to_arrow()
+        for reference in REFERENCES:
+            name, feature = reference.split(":")
+            assert result[feature].null_count == 2
+            assert result.schema.field(feature).type == SCHEMAS[name][feature]
+    empty.materialize(START - HOUR, START, ["readings", "parts", "notes"])
+    online = empty.get_online_features(["readings:load"], [{"machine_id": "nobody"}]).to_dict()
+    assert online["load"] == [None]
+
+
+def test_rows_and_columns_of_the_entity_frame_come_back_as_they_were(empty):
+    write(empty, "readings", ("a", 0.5, 7, START, START))
+    frame = entities(
+        *[START] * 4,
+        machine_id=["b", "a", "a", "b"],
+        label=np.array([1, 0, 1, 0], dtype="int8"),
+        site=pd.Categorical(["x", "y", "x", None]),
+        share=np.array([1, 2, 3, 4], dtype="float32"),
+    )
+    frame.index = [7, 7, 0, 3]
+    result = empty.get_historical_features(frame, ["readings:load", "readings:count"]).to_df()
+    pd.testing.assert_frame_equal(result[frame.columns], frame.reset_index(drop=True))
+    assert result["load"].dtype == "float32"
+    assert result["load"].fillna(-1).tolist() == [-1, 0.5, 0.5, -1]
+
+
+def test_an_entity_frame_without_rows_is_answered_without_rows(empty):
+    write(empty, "readings", ("a", 0.5, 7, START, START))
+    job = empty.get_historical_features(entities(machine_id=[]), ["readings:load"])
+    assert job.to_df().columns.tolist() == ["event_timestamp", "machine_id", "load"]
+    assert len(job.to_df()) == 0
+
+
+def test_cutoffs_may_be_a_query(empty):
+    write(empty, "readings", ("a", 0.5, 7, START, START))
+    query = "SELECT 'a' AS machine_id, timestamp '2025-03-30' AS event_timestamp, 1.5 AS price;"
+    result = empty.get_historical_features(query, ["readings:load"]).to_arrow()
+    assert result.to_pylist() == [
+        {"machine_id": "a", "event_timestamp": START, "price": 1.5, "load": 0.5}
+    ]
+
+
+def test_a_service_joins_one_view_twice_under_other_names_and_keys(empty):
+    write(empty, "readings", ("a", 1, 0, START, START), ("b", 2, 0, START, START))
+    frame = entities(START, START, left_id=["a", "b"], right_id=["b", "x"], machine_id="a")
+    result = empty.get_historical_features(
+        frame, empty.get_feature_service("pair"), full_feature_names=True
+    ).to_arrow()
+    assert result.drop_columns(frame.columns.tolist()).to_pydict() == {
+        "left__load": [1, 2],
+        "right__load": [2, None],
+    }
+
+
+def test_a_source_may_be_a_query_and_call_its_columns_otherwise(empty):
+    run(empty, "CREATE SCHEMA features")
+    run(
+        empty, 'CREATE TABLE features.mapped (id text, at timestamp, known timestamptz, "T" float8)'
+    )
+    run(
+        empty,
+        "INSERT INTO features.mapped VALUES ('a', '2025-03-30', '2025-03-30 00:00Z', 20.5), "
+        "('a', '2025-03-30', '2025-03-30 01:00Z', 21.5), ('a', '2025-03-30', NULL, -1)",
+    )
+    frame = entities(START, START + HOUR, machine_id=["a", "a"])
+    job = empty.get_historical_features(frame, ["mapped:heat"], filter_by_created_timestamp=True)
+    assert job.to_df()["heat"].tolist() == [20.5, 21.5]
+    empty.materialize(START - HOUR, START, ["mapped"])
+    online = empty.get_online_features(["mapped:heat"], [{"machine_id": "a"}]).to_dict()
+    assert online["heat"] == [21.5]
+
+
+def test_on_demand_features_are_computed_and_saved_with_the_rest(empty):
+    write(empty, "readings", ("a", 2.5, 2**60 + 1, START, START))
+    frame = entities(START, START, machine_id=["a", "b"], limit=[1.0, 1.0])
+    job = empty.get_historical_features(frame, ["readings:count", "overload:excess"])
+    assert job.metadata.keys == ["machine_id", "limit"]
+    assert job.metadata.min_event_timestamp == job.metadata.max_event_timestamp == START
+    storage = SavedDatasetPostgreSQLStorage("datasets.first")
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="experimental"):
+            dataset = empty.create_saved_dataset(job, "first", storage, allow_overwrite=True)
+    saved = dataset._retrieval_job.to_arrow()
+    assert saved["count"].to_pylist() == [2**60 + 1, None]
+    assert saved["excess"].to_pylist() == [1.5, None]
+    with pytest.raises(SavedDatasetLocationAlreadyExists):
+        job.persist(storage)
+
+
+@pytest.mark.parametrize("latest", [True, False])
+def test_materialize_loads_the_newest_rows(empty, monkeypatch, latest):
+    monkeypatch.setattr(empty.config.materialization_config, "pull_latest_features", latest)
+    write(
+        empty,
+        "readings",
+        ("a", 1, 1, START, START),
+        ("b", 2, 2, START, START),
+        ("a", 3, 3, START + HOUR, START + HOUR),
+        ("a", 4, 2**60 + 4, START + HOUR, START + 2 * HOUR),
+        ("a", 6, 6, START + 2 * HOUR + TICK, START),
+        ("a", 7, 7, START - TICK, START),
+        *([(None, 5, 5, START + HOUR, START)] if latest else []),  # Feast stumbles over a null key
+    )
+    write(empty, "parts", ("a", 1, 8, START, START), ("a", 2, 9, START, START))
+    empty.materialize(START, START + 2 * HOUR, ["readings", "parts", "notes"])
+    online = empty.get_online_features(
+        REFERENCES,
+        [{"machine_id": m, "slot": s} for m, s in (("a", 1), ("a", 2), ("b", 1))],
+    ).to_dict()
+    assert online["load"] == [4, 4, 2]
+    assert online["count"] == [2**60 + 4, 2**60 + 4, 2]
+    assert online["wear"] == [8, 9, None]
+
+
+def test_pulled_times_are_in_utc(empty):
+    write(empty, "readings", ("a", 1, 1, START, START))
+    job = AsofPostgresOfflineStore.pull_all_from_table_or_query(
+        empty.config, table("readings"), ["machine_id"], ["load"], "event_timestamp"
+    )
+    assert job.to_arrow().to_pylist() == [{"machine_id": "a", "load": 1, "event_timestamp": START}]
+    assert job.to_arrow().schema.field("event_timestamp").type == INSTANT
+
+
+def test_pushed_rows_are_appended_and_written_once(empty):
+    write(empty, "readings")
+    frame = rows("readings", ("a", 1, 1, START, START), ("a", 2, 2, START, START + HOUR))
+    for _ in range(2):
+        empty.push("pushed", frame.to_pandas(), to=PushMode.OFFLINE)
+    assert [row["load"] for row in rows_of(empty, "features.readings")] == [1, 2]
+    write(empty, "readings", ("a", 3, 3, START, START), ("a", 4, 4, START, START))
+    assert [row["load"] for row in rows_of(empty, "features.readings")] == [2, 4]
+    indexes = rows_of(empty, "(SELECT indexdef::text AS sql FROM pg_indexes "
+                      "WHERE schemaname = 'features') AS i")  # fmt: skip
+    assert len(indexes) == 1
+    assert "machine_id, event_timestamp DESC, created_timestamp DESC NULLS LAST" in str(indexes)
+
+
+def test_a_batch_that_does_not_fit_leaves_the_table_as_it_was(empty):
+    write(empty, "readings", ("a", 1, 1, START, START))
+    fitting = rows("readings", ("b", 1, 1, START, START))
+    server = server_of(empty.config)
+    types = SCHEMAS["readings"]
+    keys = (["machine_id"], "event_timestamp", "created_timestamp")
+    with pytest.raises(DataError, match=r"table features.readings have no column 'load'"):
+        append(server, "features.readings", fitting.drop_columns("load"), *keys, types)
+    wide = fitting.append_column("lod", pa.array([1.0]))
+    with pytest.raises(DataError, match="has no column 'lod'; did you mean 'load'"):
+        append(server, "features.readings", wide, *keys, types)
+    broken = fitting.set_column(0, "machine_id", pa.array(["b\0"]))
+    with pytest.raises(DataError, match=r"table features.readings in .*invalid byte"):
+        append(server, "features.readings", broken, *keys, types)
+    assert [row["machine_id"] for row in rows_of(empty, "features.readings")] == ["a"]
+
+
+def test_what_the_store_cannot_answer_is_refused(empty):
+    write(empty, "readings", ("a", 2.5, 1, START, START))
+    with pytest.raises(InputError, match="takes no spans of time"):
+        empty.get_historical_features(features=["readings:load"], start_date=START)
+    with pytest.raises(InputError, match="no column 'machine_id', by which 'readings'"):
+        empty.get_historical_features(entities(START, machine=["a"]), ["readings:load"])
+    with pytest.raises(DataError, match=r"the query of 'entity_df' in .*syntax error"):
+        empty.get_historical_features("SELEC 1", ["readings:load"])
+    with pytest.raises(InputError, match="cannot be read: Time data soon is not ISO8601"):
+        frame = pd.DataFrame({"event_timestamp": ["soon"], "machine_id": ["a"]})
+        empty.get_historical_features(frame, ["readings:load"])
+    with pytest.raises(DataError, match="bigint in the cut-offs"):
+        empty.get_historical_features(entities(START, machine_id=[1]), ["readings:load"]).to_df()
+    offline = AsofPostgresOfflineStore()
+    with pytest.raises(ConfigurationError, match="this store reads PostgreSQLSource"):
+        offline.validate_data_source(empty.config, limits)
+
+
+def test_a_view_without_a_schema_is_inferred_from_the_table(empty):
+    write(empty, "readings", ("a", 2.5, 1, START, START))
+    columns = AsofPostgresOfflineStore().get_table_column_names_and_types_from_data_source(
+        empty.config, table("readings")
+    )
+    assert dict(columns)["load"] == "real"
+    with pytest.raises(DataError, match=r"there is no table features\.parts in .* yet"):
+        AsofPostgresOfflineStore().get_table_column_names_and_types_from_data_source(
+            empty.config, table("parts")
+        )
+
+
+def test_a_misspelt_option_of_the_store_is_refused():
+    place = {"host": "localhost", "database": "plant", "user": "me"}
+    assert AsofPostgresOfflineStoreConfig(**place).sslmode == "prefer"
+    with pytest.raises(ValueError, match="sslmod"):
+        AsofPostgresOfflineStoreConfig(**place, sslmod="require")
