@@ -3,14 +3,25 @@
 PYTHON ?= $(or $(shell command -v python3.11),python3)
 BIN := .venv/bin
 READY := .venv/ready
+TAG ?= $(RELEASE)
+RELEASE ?= v1
+REGISTRY ?= registry.example.org
+REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+# The third engine is tested where there is a Java to run it.
+SPARK := $(if $(shell command -v java),.venv/spark)
 
 help:                 ## list the targets
-	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
 run: $(READY)         ## set up, simulate a fleet, train, evaluate, register and release a model
 	$(BIN)/python run.py --pipeline training
 
-test: $(READY)        ## all tests: under 15 minutes
+staging: $(READY)     ## the same on real PostgreSQL, Redis and MLflow, which it starts on this machine
+	$(BIN)/python -m millwright services up
+	$(BIN)/python -m millwright stacks
+	$(BIN)/python run.py --stack staging --pipeline training
+
+test: $(READY) $(SPARK) ## all tests: under 15 minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 quick: $(READY)       ## the checks and the unit tests: under 2 minutes
@@ -35,15 +46,45 @@ $(READY): requirements/setup.txt requirements/dev.txt pyproject.toml millwright/
 	mkdir -p .millwright/local
 	touch $(READY)
 
+.venv/spark: $(READY) requirements/spark.txt
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet --require-hashes -r requirements/spark.txt
+	touch $@
+
 lock: $(READY)        ## resolve pyproject.toml into requirements/ anew
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) --extra dev -o requirements/dev.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) --extra dev --extra spark -c requirements/dev.txt -o requirements/spark.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) $(SMALL) -c requirements/dev.txt -o requirements/runtime.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) $(SMALL) -c requirements/dev.txt -o requirements/service.txt requirements/service.in
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) -o requirements/setup.txt requirements/setup.in
 
 LOCK := --python-version 3.11 --universal --generate-hashes --no-emit-index-url --custom-compile-command 'make lock'
+# Images have no graphics card to train on.
+SMALL := --no-emit-package nvidia-nccl-cu12
 
-clean:                ## remove all run-time state; the virtual environment stays
+images:               ## build the two images, tagged TAG
+	for image in pipelines service; do docker build --file docker/$$image.Dockerfile --build-arg REVISION=$(REVISION) \
+	  --build-arg RELEASE=$(TAG) --tag millwright-$$image:$(TAG) . || exit; done
+
+push:                 ## push the two images to REGISTRY
+	for image in pipelines service; do docker tag millwright-$$image:$(TAG) $(REGISTRY)/millwright-$$image:$(TAG) \
+	  && docker push $(REGISTRY)/millwright-$$image:$(TAG) || exit; done
+
+manifests:            ## render the Kubernetes manifests of RELEASE into dist/manifests
+	rm -rf dist && mkdir -p dist/manifests && cp -r docker/kubernetes dist/kubernetes
+	find dist/kubernetes/overlays -name '*.yaml' -exec sed -i -E \
+	  -e '/# release$$/s/\bv[0-9]+\b/$(RELEASE)/' -e 's#registry\.example\.org#$(REGISTRY)#' {} +
+	for overlay in staging production; do kubectl kustomize dist/kubernetes/overlays/$$overlay \
+	  > dist/manifests/$$overlay.yaml || exit; done
+
+plan: $(READY)        ## what `feast apply` would change
+	cd feature_repo && ../$(BIN)/feast plan
+
+stack-check: $(READY) ## check the production stack without touching anything
+	$(BIN)/python run.py --stack production --check
+
+clean:                ## stop servers and remove all run-time state; the virtual environment stays
+	[ ! -d .millwright/staging/services ] || $(BIN)/python -m millwright services down
 	rm -rf .millwright
 	mkdir -p .millwright/local
 
-.PHONY: help run test quick check setup lock clean
+.PHONY: help run staging test quick check setup lock images push manifests plan stack-check clean

@@ -27,6 +27,7 @@ from millwright.deployments import (
     ReleaseService,
     ReleaseServiceConfig,
     of_release,
+    refused_in_one_line,
     service_of,
     updated,
 )
@@ -128,6 +129,21 @@ class ReleaseDeployer(BaseModelDeployer):  # type: ignore[misc]
             ReleaseError: it is in use.
         """
         self._refuse_in_use(of_release(service.config), "deleted")
+
+    def start_model_server(self, uuid: UUID, timeout: int = TIMEOUT) -> None:
+        """Deploy the release of a record again."""
+        with refused_in_one_line():
+            super().start_model_server(uuid, timeout)
+
+    def stop_model_server(self, uuid: UUID, timeout: int = TIMEOUT, force: bool = False) -> None:
+        """Refuse for what is in use."""
+        with refused_in_one_line():
+            super().stop_model_server(uuid, timeout, force)
+
+    def delete_model_server(self, uuid: UUID, timeout: int = TIMEOUT, force: bool = False) -> None:
+        """Delete the record of what is not in use."""
+        with refused_in_one_line():
+            super().delete_model_server(uuid, timeout, force)
 
     def find_model_server(
         self,

@@ -1,13 +1,15 @@
 """A deployed release as ZenML sees it: a service that is active while it is the champion."""
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from uuid import UUID
 
+import click
 from pydantic import Field
 from zenml.client import Client
 from zenml.enums import ServiceState
@@ -21,6 +23,10 @@ from millwright.errors import ReleaseError
 from millwright.settings import state
 
 PATIENCE = 2.0  # seconds that a service has to say whether it is ready
+
+
+class RefusedDeploymentError(ReleaseError, click.ClickException):
+    """What is not done to a release; ZenML's command shows it as one line."""
 
 
 class ReleaseServiceConfig(ServiceConfig):  # type: ignore[misc]
@@ -116,6 +122,17 @@ def updated(found: ReleaseService) -> ReleaseService:
         health_check_url=found.healthcheck_url,
     )
     return found
+
+
+@contextmanager
+def refused_in_one_line() -> Iterator[None]:
+    """Take our reason out of the error that ZenML wraps around it."""
+    try:
+        yield
+    except RuntimeError as err:
+        if isinstance(err.__cause__, ReleaseError):
+            raise RefusedDeploymentError(str(err.__cause__)) from err
+        raise
 
 
 def _told(url: str, version: int) -> tuple[ServiceState, str]:

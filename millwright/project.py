@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from datetime import timedelta
@@ -140,7 +141,13 @@ def code_version() -> str:
 
 
 def git_revision() -> str | None:
-    """The commit that is checked out, with `-dirty` if files differ; None outside a repository."""
+    """The commit that is checked out, with `-dirty` if files differ; None outside a repository.
+
+    An image has no repository: what it was built from stands in `MILLWRIGHT_REVISION`.
+    """
+    told = os.environ.get("MILLWRIGHT_REVISION")
+    if told and told != "unknown":
+        return told
 
     def git(*words: str) -> str:
         done = subprocess.run(

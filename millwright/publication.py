@@ -4,7 +4,7 @@ Everything here may be done again: the same data, code and configuration have on
 what is registered or released under it already is found and not made twice.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -135,8 +135,11 @@ def release(
     training_set: pd.DataFrame,
     booster: xgboost.Booster,
     threshold: float,
+    deploy: Callable[[Path], object],
 ) -> Released:
     """Release a version that passed the gate as champion; leave another as challenger.
+
+    `deploy` puts a release into service.
 
     Raises:
         ReleaseError: the release cannot be written, would replace that of another model, or does
@@ -158,7 +161,7 @@ def release(
     releases.verify_in_fresh_process(path)
     tags = {"gate": "passed", "gate_reasons": "", "release": path.name}
     registry.set_alias(version, CHAMPION, tags, instead_of=CHALLENGER)
-    releases.set_champion(folder, path)
+    deploy(path)
     return Released(alias=CHAMPION, path=str(path))
 
 

@@ -94,6 +94,8 @@ def enter(environment: str, state: State) -> None:
     register(environment, state)
     registered = _stack(client, stack.stack_name)
     assert registered is not None  # noqa: S101 - it was registered a line ago
+    if environment == "local" and client.active_stack_model.name == "default":
+        client.activate_stack(registered.id)  # ZenML's own stack counts as ours: let it show
     os.environ[ACTIVE_STACK] = str(registered.id)
 
 

@@ -7,7 +7,7 @@ import xgboost
 from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
-from millwright import publication
+from millwright import publication, stack
 from millwright.gate import Decision
 from millwright.publication import Registration, Released
 from millwright.search import Found
@@ -49,7 +49,12 @@ def release_model(
 ) -> Annotated[Released, "release"]:
     """Release the model if the gate let it pass, and give it its alias."""
     released = publication.release(
-        opened(fleet), registration, training_set, classifier, judgement.threshold.value
+        opened(fleet),
+        registration,
+        training_set,
+        classifier,
+        judgement.threshold.value,
+        stack.model_deployer().deploy_release,
     )
     log_metadata(publication.links(opened(fleet), registration, released), infer_model=True)
     return released

@@ -1,53 +1,64 @@
 """The components of a stack as ZenML sees them, without registering any."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
 from packaging.requirements import Requirement
 from pydantic import ValidationError
-from zenml.enums import StackComponentType
 from zenml.integrations.registry import integration_registry
 from zenml.stack.flavor import Flavor
 from zenml.stack.flavor_registry import FlavorRegistry
 from zenml.utils import secret_utils, source_utils
 
 from millwright.check.report import Finding
+from millwright.check.stacks import in_clear
 from millwright.configuration import nearest
 from millwright.stack import FLAVORS
 from millwright.stack_file import Component, StackFile
 
-Flavors = dict[str, dict[str, type[Flavor]]]
-
 
 def check(stack: StackFile, file: str) -> list[Finding]:
     """What ZenML would refuse of a stack whose variables are filled in, or could not load."""
-    flavors = known_flavors()
     return [
         finding
         for kind, component in stack.components.items()
-        for finding in _component(component, flavors, f"{file}: {kind}")
+        for finding in _component(component, f"{file}: {kind}")
     ]
 
 
-def known_flavors() -> Flavors:
-    """Every flavor that a component may have, by kind and name: ZenML's own and ours."""
-    found: Flavors = {kind.value: {} for kind in StackComponentType}
+def flavor_of(kind: str, name: str) -> Flavor | None:
+    """The flavor that a component of this kind would have: ZenML's own or ours."""
+    for ours, called, source in FLAVORS:
+        if (ours.value, called) == (kind, name):
+            flavor: Flavor = source_utils.load(source)()
+            return flavor
+    # Each integration takes time to import, and most flavors are called as theirs.
+    integration = integration_registry.integrations.get(name)
+    likely = integration.flavors() if integration else []
+    return _among([*likely, *FlavorRegistry().builtin_flavors], kind).get(name)
+
+
+def _all_flavors(kind: str) -> dict[str, Flavor]:
     registry = FlavorRegistry()
-    ours = [source_utils.load(source) for _, _, source in FLAVORS]
-    for flavor in [*registry.builtin_flavors, *registry.integration_flavors, *ours]:
-        made = flavor()
-        found[made.type.value][made.name] = flavor
-    return found
+    ours = [source_utils.load(source) for part, _, source in FLAVORS if part.value == kind]
+    return _among([*ours, *registry.builtin_flavors, *registry.integration_flavors], kind)
 
 
-def _component(component: Component, flavors: Flavors, place: str) -> list[Finding]:
-    names = flavors[component.type]
-    if component.flavor not in names:
+def _among(flavors: Iterable[type[Flavor]], kind: str) -> dict[str, Flavor]:
+    made = [flavor() for flavor in flavors]
+    return {flavor.name: flavor for flavor in made if flavor.type.value == kind}
+
+
+def _component(component: Component, place: str) -> list[Finding]:
+    flavor = flavor_of(component.type, component.flavor)
+    if flavor is None:
+        known = _all_flavors(component.type)
+        flavor = known.get(component.flavor)
+    if flavor is None:
         wrong = f"'{component.flavor}' is no flavor of a component of type {component.type}"
-        return [Finding(f"{place}.flavor", wrong, nearest(component.flavor, sorted(names)))]
-    flavor = names[component.flavor]()
+        return [Finding(f"{place}.flavor", wrong, nearest(component.flavor, sorted(known)))]
     return [*_configuration(component, flavor, place), *_packages(flavor, place)]
 
 
@@ -57,21 +68,25 @@ def _configuration(component: Component, flavor: Flavor, place: str) -> Iterator
     for key in sorted(unknown):
         wrong = f"flavor '{component.flavor}' has no such key"
         yield Finding(f"{place}.{key}", wrong, nearest(key, sorted(fields)))
-    for key, value in component.configuration.items():
-        if key in fields and secret_utils.is_secret_field(fields[key]) and _is_clear(value):
+    known = {key: value for key, value in component.configuration.items() if key not in unknown}
+    for key, value in known.items():
+        if in_clear(key, str(value)):
+            known[key] = "placeholder"  # a finding already, and not to be repeated in a message
+        elif secret_utils.is_secret_field(fields[key]) and _is_clear(value):
+            known[key] = "placeholder"
             way_out = f"write {{{{NAME.{key}}}}}, the key of a secret that ZenML keeps"
             yield Finding(f"{place}.{key}", "has a secret in clear", way_out)
-    known = {key: value for key, value in component.configuration.items() if key not in unknown}
     try:
-        if not flavor.config_class(**known).is_valid:
-            yield Finding(place, f"flavor '{component.flavor}' refuses it", "see its documentation")
+        # Not asked whether it `is_valid`: some flavors ask their server then.
+        flavor.config_class(**known)
     except ValidationError as err:
         for fault in err.errors(include_input=False, include_url=False):
             key = ".".join([place, *(str(part) for part in fault["loc"])])
             yield Finding(key, fault["msg"], f"see the flavor '{component.flavor}' of ZenML")
-    except (ImportError, ValueError) as err:
-        if not isinstance(err, ImportError):  # of a package, which is a finding of its own
-            yield Finding(place, f"flavor '{component.flavor}' refuses it: {err}", "correct it")
+    except ImportError:
+        return  # of a package, which is a finding of its own
+    except Exception as err:  # each flavor raises what it likes
+        yield Finding(place, f"flavor '{component.flavor}' refuses it: {err}", "correct it")
 
 
 def _is_clear(value: Any) -> bool:

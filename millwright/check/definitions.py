@@ -2,13 +2,20 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from feast.importer import import_class
-from feast.repo_config import RepoConfig, get_offline_store_type, load_repo_config
+from feast.repo_config import (
+    RepoConfig,
+    get_offline_config_from_type,
+    get_online_config_from_type,
+    get_registry_config_from_type,
+    load_repo_config,
+)
 from feast.repo_operations import parse_repo
 from pydantic import BaseModel, ValidationError
 
@@ -18,7 +25,12 @@ from millwright.configuration import nearest
 from millwright.feast_store import FEATURE_REPO, configuration, variables
 from millwright.settings import State
 
-_SECTIONS = ("registry", "offline_store", "online_store")
+# The key that names the class of each section, how its settings' class is found, and its ending.
+_SECTIONS: dict[str, tuple[str, Callable[[str], type[BaseModel]], str]] = {
+    "registry": ("registry_type", get_registry_config_from_type, ""),
+    "offline_store": ("type", get_offline_config_from_type, "OfflineStore"),
+    "online_store": ("type", get_online_config_from_type, "OnlineStore"),
+}
 
 
 def check(state: State) -> list[Finding]:
@@ -64,50 +76,61 @@ def _top(raw: dict[str, Any], file: str) -> Iterator[Finding]:
 
 
 def _config(path: Path, raw: dict[str, Any], file: str) -> list[Finding]:
-    config = load_repo_config(FEATURE_REPO, path)
-    found = []
-    for section in _SECTIONS:
-        try:
-            parsed: BaseModel = getattr(config, section)
-        except ValidationError as err:
-            found += [_fault(fault, f"{file}: {section}") for fault in err.errors()]
-            continue
-        known = sorted(type(parsed).model_fields)
-        for key in raw[section] if isinstance(raw.get(section), dict) else ():
-            if key not in known:
-                wrong = "is no key that Feast knows there"
-                found.append(Finding(f"{file}: {section}.{key}", wrong, nearest(key, known)))
-    for name in (
-        config.provider,
-        get_offline_store_type(config.offline_store.type),
-        str(config.online_store.type),
-    ):
-        if "." in name:
-            import_class(*name.rsplit(".", 1))
+    """Each section against its own class first, then the whole: Feast names no section."""
+    filled = yaml.safe_load(os.path.expandvars(path.read_text(encoding="utf-8")))
+    found = [each for section in _SECTIONS for each in _section(section, raw, filled, file)]
+    if not found:
+        provider = load_repo_config(FEATURE_REPO, path).provider
+        if "." in provider:
+            import_class(*provider.rsplit(".", 1))
     return found
 
 
-def _definitions() -> list[Finding]:
-    before = Path.cwd()
-    os.chdir(FEATURE_REPO)
+def _section(
+    name: str, raw: dict[str, Any], filled: dict[str, Any], file: str
+) -> Iterator[Finding]:
+    key, find, suffix = _SECTIONS[name]
+    values = filled.get(name)
+    if not isinstance(values, dict) or key not in values:
+        yield Finding(f"{file}: {name}.{key}", "is missing", "say what kind it is of")
+        return
     try:
-        found = parse_repo(FEATURE_REPO)
-    finally:
-        os.chdir(before)
+        config = find(values[key])
+        if "." in values[key]:
+            import_class(*values[key].rsplit(".", 1), suffix)
+    except Exception as err:
+        wrong = f"cannot be loaded: {_first_line(err)}"
+        yield Finding(f"{file}: {name}.{key}", wrong, "name a class that there is")
+        return
+    known = sorted(config.model_fields)
+    unknown = set(raw[name]) - set(known)
+    for each in sorted(unknown):
+        wrong = "is no key that Feast knows there"
+        yield Finding(f"{file}: {name}.{each}", wrong, nearest(each, known))
+    try:
+        config(**{each: value for each, value in values.items() if each not in unknown})
+    except ValidationError as err:
+        for fault in err.errors(include_input=False):
+            place = ".".join([f"{file}: {name}", *(str(part) for part in fault["loc"])])
+            yield Finding(place, fault["msg"], "correct it")
+
+
+def _definitions() -> list[Finding]:
+    os.chdir(FEATURE_REPO)  # as Feast's command does: the modules find each other there
+    sys.path.insert(0, str(FEATURE_REPO))
+    found = parse_repo(FEATURE_REPO)
     if not found.feature_views or not found.feature_services:
         wrong = "defines no feature views, or no services that read them"
         return [Finding(shown(FEATURE_REPO), wrong, "see docs/architecture.md")]
     return []
 
 
-def _fault(fault: Any, place: str) -> Finding:
-    key = ".".join([place, *(str(part) for part in fault["loc"])])
-    return Finding(key, str(fault["msg"]), "correct it")
-
-
 def _tried(work: Callable[[], list[Finding]], place: str) -> list[Finding]:
     try:
         return work()
-    except Exception as err:  # noqa: BLE001 - whatever Feast or a definition raises is a finding
-        said = str(err).strip().splitlines() or [type(err).__name__]
-        return [Finding(place, f"{type(err).__name__}: {said[0]}", "correct it")]
+    except Exception as err:
+        return [Finding(place, _first_line(err), "correct it")]
+
+
+def _first_line(err: Exception) -> str:
+    return f"{type(err).__name__}: {(str(err).strip().splitlines() or [''])[0]}"

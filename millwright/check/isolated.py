@@ -10,7 +10,6 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 from millwright.check import stacks
@@ -99,9 +98,11 @@ def _components(state: State) -> list[Finding]:
 def _pipelines(state: State) -> list[Finding]:  # noqa: ARG001 - they are those of all environments
     found = []
     for path in sorted(Path(REPOSITORY, "pipelines").glob("[!_]*.py")):
-        found += _imported(
-            lambda name=path.stem: importlib.import_module(f"pipelines.{name}"), path
-        )
+        try:
+            importlib.import_module(f"pipelines.{path.stem}")
+        except Exception as err:
+            wrong = f"cannot be imported: {type(err).__name__}: {err}"
+            found.append(Finding(shown(path), wrong, "correct it"))
     return found
 
 
@@ -109,15 +110,6 @@ def _definitions(state: State) -> list[Finding]:
     from millwright.check import definitions
 
     return definitions.check(state)
-
-
-def _imported(work: Callable[[], object], path: Path) -> list[Finding]:
-    try:
-        work()
-    except Exception as err:  # noqa: BLE001 - whatever a module raises is a finding
-        wrong = f"cannot be imported: {type(err).__name__}: {err}"
-        return [Finding(shown(path), wrong, "correct it")]
-    return []
 
 
 if __name__ == "__main__":

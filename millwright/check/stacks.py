@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from millwright.check.report import Finding, of_error, shown
-from millwright.check.variables import value_of
+from millwright.check.variables import place, value_of
 from millwright.configuration import load, nearest
 from millwright.endpoints import VARIABLES
 from millwright.errors import ConfigurationError
@@ -58,9 +58,9 @@ def check(stack: StackFile, settings: Settings, state: State) -> list[Finding]:
     if stack.zenml_version != version("zenml"):
         wrong = f"is {stack.zenml_version}, and ZenML {version('zenml')} is installed"
         found.append(Finding(f"{file}: zenml_version", wrong, "bring the two together"))
-    for place, value in _texts(stack, file):
-        found += _variables(place, value, settings)
-        found += _secrets(place, value, state)
+    for where, value in _texts(stack, file):
+        found += _variables(where, value, settings)
+        found += _secrets(where, value, state)
     return found + _remote(stack, file, state) + _cluster(stack, state)
 
 
@@ -81,10 +81,12 @@ def plan(stack: StackFile, state: State) -> list[str]:
         words = [
             f"{key}={Template(str(value)).safe_substitute(known)}"
             for key, value in part.configuration.items()
-            if not _in_clear(key, str(value))
+            if not in_clear(key, str(value))
         ]
         lines.append(f"{kind} {part.name}: {' '.join([part.flavor, *words])}")
-    return lines
+    server = zenml_server(state)
+    kept = [value for _, value in _texts(stack, "") if _REFERENCE.fullmatch(value)]
+    return lines + [f"secret {each}: in ZenML at {place(server)}" for each in kept if server]
 
 
 def _texts(stack: StackFile, file: str) -> Iterator[tuple[str, str]]:
@@ -94,41 +96,41 @@ def _texts(stack: StackFile, file: str) -> Iterator[tuple[str, str]]:
                 yield f"{file}: {kind}.{key}", value
 
 
-def _variables(place: str, value: str, settings: Settings) -> list[Finding]:
-    known = {*PLACES, *settings.variables}
-    known |= {VARIABLES["mlflow"]}
+def _variables(where: str, value: str, settings: Settings) -> list[Finding]:
+    known = {*PLACES, VARIABLES["mlflow"], *settings.variables}
     found = []
     for name in _VARIABLE.findall(value):
         if name not in known:
             wrong = f"has the variable {name}, which settings.yaml does not name"
-            found.append(Finding(place, wrong, nearest(name, sorted(known))))
+            found.append(Finding(where, wrong, nearest(name, sorted(known))))
     if "$" in Template(value).safe_substitute(dict.fromkeys(_VARIABLE.findall(value), "")):
-        found.append(Finding(place, "has a $ that begins no variable", "write ${NAME}, or $$"))
+        found.append(Finding(where, "has a $ that begins no variable", "write ${NAME}, or $$"))
     return found
 
 
-def _secrets(place: str, value: str, state: State) -> list[Finding]:
-    if _in_clear(place.rpartition(".")[2], value):
+def _secrets(where: str, value: str, state: State) -> list[Finding]:
+    if in_clear(where.rpartition(".")[2], value):
         way_out = "keep it in ZenML (zenml secret create NAME --KEY=...) and write {{NAME.KEY}}"
-        return [Finding(place, "has a secret in clear", way_out)]
+        return [Finding(where, "has a secret in clear", way_out)]
     reference = _REFERENCE.fullmatch(value)
     if reference is None:
         return []
     name, key = reference.groups()
     database = _zenml_database(state)
     if database is None:
-        return []  # a server, which the child process asks
+        return []  # a server's, and a check asks no server
     keys = _secret_keys(database, name)
     if keys is None:
         wrong = f"names the secret '{name}', which ZenML does not have"
-        return [Finding(place, wrong, f"zenml secret create {name} --{key}=...")]
+        return [Finding(where, wrong, f"zenml secret create {name} --{key}=...")]
     if keys and key not in keys:
         wrong = f"names the key '{key}' of the secret '{name}', which has no such key"
-        return [Finding(place, wrong, f"zenml secret update {name} --{key}=...")]
+        return [Finding(where, wrong, f"zenml secret update {name} --{key}=...")]
     return []
 
 
-def _in_clear(key: str, value: str) -> bool:
+def in_clear(key: str, value: str) -> bool:
+    """Whether a secret stands in a file, by its key or by its own form."""
     named = SECRET_KEY.search(key) and not key.endswith(("_variable", "_as_secret"))
     kept = not value or _REFERENCE.fullmatch(value) or value in ("True", "False")
     return bool((named and not kept) or SECRET_VALUE.search(value))

@@ -168,6 +168,11 @@ def tell() -> dict[str, Any]:
                        for each in deployer().find_model_server(running=True)]  # fmt: skip
     told["of_another_name"] = len(deployer().find_model_server(model_name="nothing"))
 
+    model = (second / MODEL).read_bytes()
+    (second / MODEL).write_bytes(model[:-1])
+    told["spoilt"] = seen()
+    (second / MODEL).write_bytes(model)
+
     ready = {"ready": True, "release": {"model": "plant_failure", "version": 2}}
     with answering(200, ready) as url:
         told["ready"] = [*at(url), url]

@@ -68,6 +68,7 @@ def test_a_release_that_does_not_prove_itself_is_not_deployed(told: Any) -> None
 
 
 def test_what_is_in_use_is_neither_stopped_nor_deleted(told: Any) -> None:
+    assert told["stop_refused"].startswith("RefusedDeploymentError: release v2 of fleet 'plant'")
     assert "release v2 of fleet 'plant' is in use and cannot be stopped" in told["stop_refused"]
     assert "release v2 of fleet 'plant' is in use and cannot be deleted" in told["delete_refused"]
     assert told["stopped"] == told["second"]
@@ -84,6 +85,10 @@ def test_zenml_s_own_deploy_model_sets_the_pointer_though_it_knows_the_release(t
 def test_a_record_may_go_and_comes_back_with_its_release(told: Any) -> None:
     assert told["deleted"] == state_of("v2", ("2", "active"))
     assert told["by_hand"] == state_of("v1", ("1", "active"), ("2", "inactive"))
+
+
+def test_a_champion_that_was_spoilt_is_shown_as_an_error(told: Any) -> None:
+    assert told["spoilt"] == state_of("v2", ("1", "inactive"), ("2", "error"))
 
 
 def test_releases_are_found_by_what_they_are(told: Any) -> None:
@@ -109,3 +114,11 @@ def test_zenml_typed_by_hand_shows_what_is_deployed(told: Any, variables: dict[s
     listed = run([zenml, "model-deployer", "models", "list"], variables)
     assert listed.count("plant_failure") == 2
     assert listed.count("model-serving") == 2
+    used = next(line for line in listed.splitlines() if "❗" in line).split()[1]
+    done = subprocess.run(
+        [zenml, "model-deployer", "models", "stop", used],
+        env=variables, cwd=REPOSITORY, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "Error: release v2 of fleet 'plant' is in use and cannot be stopped" in done.stderr
+    assert "Traceback" not in done.stderr

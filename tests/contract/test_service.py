@@ -2,17 +2,12 @@
 
 import asyncio
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -21,9 +16,19 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import xgboost
-from feast.protos.feast.types.EntityKey_pb2 import EntityKey
-from feast.protos.feast.types.Value_pb2 import Value
+from service_plant import (
+    FRESH,
+    MACHINES,
+    OLD,
+    TELEMETRY,
+    Plant,
+    Server,
+    expected,
+    new_plant,
+    server_is_up,
+    serving,
+    sign,
+)
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -31,192 +36,16 @@ from starlette.routing import Route
 
 from millwright import feast_store, release
 from millwright.__main__ import main
-from millwright.fleet import Fleet, load_fleet
 from millwright.models import Classifier, Encoder
-from millwright.release import MODEL, Manifest
+from millwright.release import MODEL
 from millwright.services import schemas
 from millwright.serving.app import Service
 from millwright.serving.current import CurrentRelease
 from millwright.serving.features import FeatureReader
 from millwright.serving.workers import Workers
-from millwright.settings import REPOSITORY, State
-from millwright.views import feature_views, published
+from millwright.settings import State
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is an experimental feature:RuntimeWarning")
-
-FLEET = """
-name: plant
-step: 1h
-horizon: 24h
-lead_time: 4h
-test_window: 30d
-tables:
-  telemetry: {source: readings, machine: id, timestamp: at}
-  failures: {source: failures, machine: id, timestamp: at}
-  machines: {source: machines, machine: id}
-sensors: {heat: {range: [0, 100]}}
-attributes: {model: {type: category, values: [m1, m2]}, age: {type: number, range: [0, 60]}}
-features: {windows: [3h], time_to_live: 48h}
-anomaly: {fit_window: 30d}
-costs: {failure: 20000, planned_repair: 4000, inspection: 500}
-"""
-NOW = datetime.now(UTC).replace(microsecond=250_000)
-FRESH, OLD = NOW - timedelta(hours=1), NOW - timedelta(hours=60)
-# Each machine's views, and of when; what is not named it has not.
-TELEMETRY = ("sensor_step", "sensor_window_3h", "anomaly")
-MACHINES = {
-    "whole": {**dict.fromkeys(TELEMETRY, FRESH), "machine_attributes": OLD},
-    "silent": {**dict.fromkeys(TELEMETRY, OLD), "machine_attributes": OLD},
-    "new": {"sensor_step": FRESH},
-    "gone": dict.fromkeys(TELEMETRY, OLD),
-}
-
-
-@dataclass
-class Plant:
-    """A home with one fleet, its published views and its releases."""
-
-    state: State
-    fleet: Fleet
-    variables: dict[str, str]
-
-    @property
-    def releases(self) -> Path:
-        return self.state.releases(self.fleet.name)
-
-    def released(self, version: int, **changes: Any) -> Path:
-        """A release whose model answers otherwise than that of every other version."""
-        encoder, rng = Encoder.of(self.fleet), np.random.default_rng(version)
-        rows = rng.standard_normal((400, len(encoder.columns)), dtype=np.float32)
-        labels = rows.sum(axis=1) > version / 10
-        rows[rng.random(rows.shape) < 0.3] = np.nan
-        booster = Classifier({"max_depth": 4}, 20, version).fit(rows, labels).booster
-        assert booster is not None
-        values = {
-            "name": "plant_failure", "version": version, "fleet": "plant",
-            "fingerprint": f"f{version}", "feature_service": "plant_failure_v1",
-            "encoder": encoder, "threshold": version / 1000, "horizon": "24h", "lead_time": "4h",
-            "learned_until": OLD, "dataset_version": "d1", "detector_version": None,
-            "code_version": "c1", "git_revision": None, "mlflow_run": "r1",
-            "environment": "local", "libraries": {"xgboost": xgboost.__version__},
-        }  # fmt: skip
-        manifest = Manifest.model_validate(values | changes)
-        return release.write(self.releases, manifest, booster, rows[:5])
-
-    def write_online(self, machines: dict[str, dict[str, datetime]]) -> None:
-        """Rows for the views of each machine, as a materialization writes them."""
-        store = feast_store.open_store(self.state)
-        for view in feature_views(self.fleet):
-            batch = [
-                (
-                    EntityKey(join_keys=["machine_id"], entity_values=[Value(string_val=machine)]),
-                    {name: value(name, kind) for name, kind in view.features.items()},
-                    views[view.name],
-                    views[view.name],
-                )
-                for machine, views in machines.items()
-                if view.name in views
-            ]
-            there = store.get_feature_view(published(self.fleet, view.name))
-            store._get_provider().online_write_batch(store.config, there, batch, None)
-
-
-def value(name: str, kind: str) -> Value:
-    return Value(string_val="m2") if kind == "string" else Value(float_val=as_number(name))
-
-
-def as_number(name: str) -> float:
-    return float(np.float32(len(name) / 20))
-
-
-@dataclass
-class Server:
-    """A running service."""
-
-    process: subprocess.Popen[str]
-    url: str = ""
-    lines: list[str] = field(default_factory=list)
-    started: threading.Event = field(default_factory=threading.Event)
-
-    def listen(self) -> None:
-        """Keep what the service says, and know where it is as soon as it tells."""
-        for line in self.process.stderr or ():
-            self.lines.append(line.rstrip())
-            if line.startswith("serving "):
-                self.url = line.split(" at ")[1].strip()
-                self.started.set()
-
-    @property
-    def client(self) -> httpx.Client:
-        return httpx.Client(base_url=self.url, timeout=20, trust_env=False)
-
-    def get(self, path: str) -> httpx.Response:
-        with self.client as client:
-            return client.get(path)
-
-    def predict(self, *machines: str, **more: Any) -> httpx.Response:
-        return self.post({"machines": machines, **more})
-
-    def post(self, asked: Any) -> httpx.Response:
-        with self.client as client:
-            return client.post("/v1/predict", json=asked)
-
-    def until(self, condition: Any, seconds: float = 20) -> Any:
-        """What `/ready` says as soon as it meets a condition."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            said = self.get("/ready").json()
-            if condition(said):
-                return said
-            time.sleep(0.05)
-        raise AssertionError((said, self.lines))
-
-    def in_use(self, version: int) -> Any:
-        return self.until(
-            lambda said: (
-                said["ready"] and not said["refused"] and said["release"]["version"] == version
-            )
-        )
-
-
-@contextmanager
-def serving(plant: Plant) -> Iterator[Server]:
-    """The service of a plant; Python tells on its stderr what it imports."""
-    command = [sys.executable, "-X", "importtime", "-m", "millwright", "serve"]
-    process = subprocess.Popen(
-        [*command, "--stack", "local", "--fleet", "plant", "--port", "0"],
-        env=plant.variables, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
-    )  # fmt: skip
-    assert process.stderr
-    server = Server(process)
-    reading = threading.Thread(target=server.listen, daemon=True)
-    reading.start()
-    try:
-        assert server.started.wait(60), server.lines
-        server_is_up(server)
-        yield server
-    finally:
-        process.kill()
-        process.wait()
-        reading.join()
-        process.stderr.close()
-
-
-def server_is_up(server: Server) -> None:
-    assert server.get("/health").json() == {"status": "alive"}
-
-
-def new_plant(home: Path, patch: pytest.MonkeyPatch) -> Plant:
-    fleets = home / "fleets"
-    fleets.mkdir(parents=True)
-    (fleets / "plant.yaml").write_text(FLEET)
-    state = State(home / "state", "local")
-    state.root.mkdir(parents=True)
-    named = {"MILLWRIGHT_HOME": str(state.home), "MILLWRIGHT_FLEETS": str(fleets)}
-    for name, place in named.items():
-        patch.setenv(name, place)
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("ZENML_", "MLFLOW_"))}
-    return Plant(state, load_fleet("plant"), kept)
 
 
 @pytest.fixture(scope="module")
@@ -241,18 +70,6 @@ def server(plant: Plant, shared: Server) -> Server:
     release.set_champion(plant.releases, plant.releases / "v1")
     shared.in_use(1)
     return shared
-
-
-def expected(plant: Plant, version: int, *views: str) -> float:
-    """What a release makes of a machine that has these views and no others."""
-    encoder = Encoder.of(plant.fleet)
-    row = dict.fromkeys(encoder.columns, float("nan")) | {"model=m1": 0.0, "model=m2": 0.0}
-    for view in feature_views(plant.fleet):
-        if view.name in views:
-            row |= {n: as_number(n) for n, kind in view.features.items() if kind == "float32"}
-            row |= {"model=m2": 1.0} if "model" in view.features else {}
-    matrix = np.array([[row[column] for column in encoder.columns]], dtype=np.float32)
-    return float(release.load(plant.releases / f"v{version}").score(matrix)[0])
 
 
 def test_each_machine_gets_what_the_release_makes_of_its_features(
@@ -289,11 +106,6 @@ def test_an_alarm_is_a_probability_that_reaches_the_threshold(plant: Plant) -> N
         said, _ = asyncio.run(asked_within(app_of(plant, path)))
         prediction = said.json()["predictions"][0]
         assert (prediction["probability"], prediction["alarm"]) == (score, version == 11)
-
-
-def sign(folder: Path) -> None:
-    """Have the sums say what the files are now."""
-    (folder / release.SUMS).write_bytes(b"".join(release._sums(folder).values()))
 
 
 def test_an_answer_says_how_old_the_features_of_each_view_were(server: Server) -> None:

@@ -65,8 +65,9 @@ def _copy_project(folder: Path) -> None:
         if source.is_file() and not name.startswith(("tests/", "docs/")):
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
-    settings = folder / "configs" / "environments" / "local" / "settings.yaml"
-    rewrite(settings, search={"trials": 2, "seconds": 300, "rows": 30_000})
+    for name in ("local", "staging"):
+        settings = folder / "configs" / "environments" / name / "settings.yaml"
+        rewrite(settings, search={"trials": 2, "seconds": 300, "rows": 30_000})
     rewrite(folder / "configs" / "pipelines" / "training.yaml", every="3h")
     author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     git(folder, "init", "--quiet")

@@ -409,12 +409,17 @@ def passed(fingerprint: str) -> Registration:
     )  # fmt: skip
 
 
+def deployed(project: Project) -> Callable[[Path], None]:
+    """What puts a release into service."""
+    return lambda path: release.set_champion(project.state.releases("plant"), path)
+
+
 def test_a_release_says_what_was_asked_of_it_and_until_when_it_learned(
     copied: Project, frame: pd.DataFrame, trained: Trained, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aliases: list[str] = []
     monkeypatch.setattr(registry, "set_alias", lambda _, alias, *__, **___: aliases.append(alias))
-    released = publication.release(copied, passed("f1"), frame, trained[0], 0.5)
+    released = publication.release(copied, passed("f1"), frame, trained[0], 0.5, deployed(copied))
     assert released.path is not None
     manifest = release.load(Path(released.path)).manifest
     assert (manifest.horizon, manifest.lead_time) == ("6h", "2h")
@@ -433,7 +438,7 @@ def test_a_champion_is_not_overwritten_when_mlflow_counts_its_versions_anew(
     folder = copied.state.releases("plant")
     before = contents(folder)
     with pytest.raises(ReleaseError, match=r"releases/v1 is the release of another model"):
-        publication.release(copied, passed("f1"), frame, trained[0], 0.5)
+        publication.release(copied, passed("f1"), frame, trained[0], 0.5, deployed(copied))
     assert contents(folder) == before
 
 
