@@ -14,6 +14,7 @@ from millwright import process, terminal
 from millwright.doctor.databases import damage
 from millwright.doctor.examination import examine, without_secrets
 from millwright.doctor.findings import Finding, Patient
+from millwright.doctor.surroundings import MLFLOW
 from millwright.endpoints import mlflow_uri
 from millwright.errors import BusyError, ConfigurationError
 from millwright.lock import held
@@ -68,6 +69,8 @@ def _admit(named: str | None, given: dict[str, str]) -> tuple[Patient, list[Find
     Raises:
         ConfigurationError: there is no environment of that name.
     """
+    os.environ.clear()
+    os.environ.update(given)
     process.settle()
     found: list[Finding] = []
     if named:
@@ -102,13 +105,15 @@ def _adopt(patient: Patient) -> None:
     Unlike `process.prepare` it makes no folder.
     """
     if not patient.has_servers:
-        for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
+        for name in MLFLOW:
             os.environ.pop(name, None)
     try:
         uri: str | None = mlflow_uri(patient.state)
     except ConfigurationError:
         uri = None  # the check of the servers says it
     variables = process_environment(patient.state, uri)
+    if uri is None:
+        variables = {k: v for k, v in variables.items() if k not in MLFLOW}
     process._export(patient.state, {**variables, **process._own(patient.state)})
     os.environ["MILLWRIGHT_ENVIRONMENT"] = patient.environment
 

@@ -12,7 +12,7 @@ from feast.repo_operations import _get_repo_contents
 
 from millwright import feast_store
 from millwright.doctor.databases import damage, query
-from millwright.doctor.findings import Check, Finding, Patient
+from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet
 from millwright.view_files import MANIFEST
@@ -74,7 +74,7 @@ def published_already(patient: Patient) -> bool:
     if not path.is_file():
         return False
     if damage(path):
-        raise MillwrightError("not examined, because the registry cannot be opened")
+        raise MillwrightError(f"{LEFT_OUT}, because the registry cannot be opened")
     tables = query(path, "SELECT count(*) FROM sqlite_master WHERE name = 'projects'")
     return tables == [(1,)] and query(path, "SELECT count(*) FROM projects") != [(0,)]
 

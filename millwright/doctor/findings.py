@@ -1,12 +1,11 @@
 """What a check has found, and the environment that it looked at."""
 
-import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from millwright.endpoints import EXAMPLES, VARIABLES, named, started_here
+from millwright.endpoints import EXAMPLES, SCHEMES, VARIABLES, named, started_here
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet, fleets_folder, load_fleet
 from millwright.services.answers import SECONDS, Answer, ask
@@ -120,7 +119,8 @@ class Patient:
 
     def start(self, server: str) -> str:
         """The command that brings a server back, or names another."""
-        if self.settings.servers == "here" and not os.environ.get(VARIABLES[server]):
+        given = self.given.get(VARIABLES[server], "").partition("://")[0] in SCHEMES[server]
+        if self.settings.servers == "here" and not given:
             return self.command("services up")
         return f"export {VARIABLES[server]}={EXAMPLES[server]}"
 

@@ -1,5 +1,6 @@
 """What killed commands have left: drafts, and records of servers that do not run."""
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -19,8 +20,6 @@ NAMED = 3
 def drafts(patient: Patient) -> Iterator[Finding]:
     """Files and folders that a run would have renamed or removed in its end."""
     found = sorted(_drafts(patient.state.root))
-    from millwright.doctor.stacks import at_work, holder
-
     if found and at_work(patient):
         yield Finding("drafts", "ok", f"those of the run that is at work ({holder(patient)})")
     elif found:
@@ -69,6 +68,29 @@ def _forget(dead: list[Path]) -> str:
     for folder in gone:
         forget(folder)
     return f"{len(gone)} records of servers removed"
+
+
+def at_work(patient: Patient) -> bool:
+    """Whether a run holds the environment's lock; it is tried, and let go of at once."""
+    try:
+        descriptor = os.open(patient.state.lock, os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def holder(patient: Patient) -> str:
+    """Who holds the lock."""
+    try:
+        return f"process {patient.state.lock.with_suffix('.pid').read_text().strip()}"
+    except OSError:
+        return "another process"
 
 
 CHECKS = (

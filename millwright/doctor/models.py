@@ -6,7 +6,7 @@ from pathlib import Path
 
 from millwright import registry, release
 from millwright.doctor.databases import damage
-from millwright.doctor.findings import Check, Finding, Patient
+from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient
 from millwright.errors import ReleaseError
 from millwright.fleet import Fleet
 
@@ -65,7 +65,7 @@ def _alias(patient: Patient, fleet: Fleet, manifest: release.Manifest) -> Iterat
     title, path = f"MLflow alias of {fleet.name}", patient.state.root / "mlflow.db"
     patient.needs("mlflow")
     if not patient.has_servers and (not path.is_file() or damage(path)):
-        said = "not examined, because MLflow's file is not there or cannot be opened"
+        said = f"{LEFT_OUT}, because MLflow's file is not there or cannot be opened"
         yield Finding(title, "warning", said, patient.run("training", fleet.name))
         return
     known = registry.find_alias(manifest.name, registry.CHAMPION)

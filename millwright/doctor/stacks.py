@@ -1,6 +1,5 @@
 """ZenML: its database, the registered stack, and runs that were killed."""
 
-import fcntl
 import os
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,7 +13,8 @@ from zenml.models import PipelineRunResponse, PipelineRunUpdate, StepRunUpdate
 
 from millwright import stack, stack_file
 from millwright.doctor.databases import damage, query
-from millwright.doctor.findings import Check, Finding, Patient
+from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient
+from millwright.doctor.leftovers import at_work, holder
 from millwright.doctor.surroundings import STORE
 from millwright.endpoints import mlflow_uri, without_password
 from millwright.errors import ConfigurationError, MillwrightError
@@ -32,7 +32,7 @@ def database(patient: Patient) -> Iterator[Finding]:
     """Whether ZenML's database can be opened, by this version of ZenML."""
     path = database_path()
     if os.environ.get(STORE):
-        said = f"not examined, because {STORE} is set"
+        said = f"{LEFT_OUT}, because {STORE} is set"
         yield Finding("zenml database", "warning", said, f"unset {STORE}")
     elif not path.is_file():
         yield Finding("zenml database", "ok", "none yet; the first run makes it")
@@ -65,11 +65,11 @@ def opened() -> Client | None:
     """
     path = database_path()
     if os.environ.get(STORE):
-        raise MillwrightError(f"not examined, because {STORE} is set")
+        raise MillwrightError(f"{LEFT_OUT}, because {STORE} is set")
     if not path.is_file():
         return None
     if damage(path) or _of_version(path).level != "ok":
-        raise MillwrightError("not examined, because ZenML's database cannot be opened")
+        raise MillwrightError(f"{LEFT_OUT}, because ZenML's database cannot be opened")
     return Client()
 
 
@@ -189,29 +189,6 @@ def _end(client: Any, patient: Patient) -> str:
             ),
         )
     return f"{len(left)} runs marked as failed"
-
-
-def at_work(patient: Patient) -> bool:
-    """Whether a run holds the environment's lock; it is tried, and let go of at once."""
-    try:
-        descriptor = os.open(patient.state.lock, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
-def holder(patient: Patient) -> str:
-    """Who holds the lock."""
-    try:
-        return f"process {patient.state.lock.with_suffix('.pid').read_text().strip()}"
-    except OSError:
-        return "another process"
 
 
 CHECKS = (

@@ -1,6 +1,5 @@
 """What single checks make of what they are given."""
 
-import os
 import time
 from collections import namedtuple
 from collections.abc import Iterable
@@ -13,8 +12,9 @@ import pytest
 from millwright.doctor import examination, machine, servers, surroundings
 from millwright.doctor.databases import damage
 from millwright.doctor.findings import Check, Finding, Patient, Unanswered
+from millwright.doctor.leftovers import drafts
 from millwright.errors import DataError
-from millwright.settings import State, load_settings
+from millwright.settings import State, load_settings, process_environment
 
 GIGABYTE = 1_000_000_000
 Room = namedtuple("Room", "f_bavail f_frsize f_favail f_files")  # noqa: PYI024 - as statvfs
@@ -102,8 +102,6 @@ def test_each_variable_that_leads_elsewhere_is_to_be_unset(tmp_path: Path, name:
 
 
 def test_what_an_activated_environment_exports_leads_nowhere_else(tmp_path: Path) -> None:
-    from millwright.settings import process_environment
-
     given = process_environment(State(tmp_path, "local"))
     for environment in ("local", "staging"):
         found = surroundings.variables(patient(tmp_path, environment, **given))
@@ -179,12 +177,10 @@ def test_a_version_is_its_first_two_numbers(text: str, found: tuple[int, int]) -
 
 
 def test_looking_for_a_run_at_work_makes_no_lock(tmp_path: Path) -> None:
-    from millwright.doctor.leftovers import drafts
-
     (tmp_path / "local" / ".scratch").mkdir(parents=True)
     (found,) = drafts(patient(tmp_path))
     assert found.level == "warning"
-    assert os.listdir(tmp_path / "local") == [".scratch"]
+    assert [each.name for each in (tmp_path / "local").iterdir()] == [".scratch"]
     assert found.repair is not None
     assert found.repair() == "1 drafts removed"
-    assert os.listdir(tmp_path / "local") == []
+    assert list((tmp_path / "local").iterdir()) == []
