@@ -44,6 +44,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with record.kept():
             settle()
+            if asked.check and not unknown:
+                return _check_environment(chosen(asked.stack), result)
             _check(asked, unknown)
             state = chosen(asked.stack)
             result["environment"] = state.environment
@@ -55,6 +57,17 @@ def main(words: Sequence[str] | None = None) -> int:
         terminal.fail(str(err))
         return err.exit_code
     return 3 if result.get("refused") or result["status"] == "refused" else 0
+
+
+def _check_environment(state: State, result: dict[str, Any]) -> int:
+    """Say what an environment consists of and what it lacks; 0 if that is nothing, else 2."""
+    from millwright.check import check_environment
+
+    report = check_environment(state.environment, state)
+    del result["pipeline"], result["fleet"]
+    result |= {"environment": state.environment, **report.summary()}
+    terminal.show_table(f"check of environment {state.environment}", report.rows())
+    return 0 if report.complete else 2
 
 
 def _execute(asked: argparse.Namespace, state: State, record: "Record") -> "Project":
@@ -143,7 +156,7 @@ class Run:
         return str(folder)
 
     def _ingest(self, source: str) -> dict[str, Any]:
-        from millwright import summary
+        from millwright import stack, summary
         from millwright.sources import SOURCE_VARIABLE, without_password
         from pipelines.ingest import ingest
 
@@ -152,7 +165,9 @@ class Run:
         shown = without_password(source)
         terminal.say(f"ingest from {summary.relative(shown)}")
         received = self.asked.received and self.asked.received.isoformat()
-        run = ingest(self.project.fleet.name, shown, received)
+        run = ingest.with_options(**stack.pipeline_options())(
+            self.project.fleet.name, shown, received
+        )
         counts: dict[str, Any] = _artifact(run, "ingest_tables", "ingest_counts")
         if counts["refused"]:
             terminal.warn(
@@ -167,16 +182,17 @@ class Run:
         }
 
     def _features(self) -> dict[str, Any]:
+        from millwright import stack
         from pipelines.features import features
 
         terminal.say("features")
-        run = features(self.project.fleet.name)
+        run = features.with_options(**stack.pipeline_options())(self.project.fleet.name)
         return {"views": _artifact(run, "build_features", "feature_tables"), "status": "done"}
 
     def _training(self) -> dict[str, Any]:
         from zenml import Model
 
-        from millwright import summary
+        from millwright import stack, summary
         from millwright.endpoints import mlflow_uri
         from millwright.registry import open_experiment
         from millwright.release import SUMS, champion
@@ -195,13 +211,14 @@ class Run:
             name=self.project.model_name, version=fingerprint, save_models_to_registry=False
         )
         words = (self.project.fleet.name, fingerprint, mark)
+        options = {"model": model, **stack.pipeline_options()}
         try:
-            run = training.with_options(model=model)(*words)
+            run = training.with_options(**options)(*words)
         except FileNotFoundError as err:
             if not str(err.filename).startswith(str(where.zenml)):
                 raise
             terminal.warn(f"{err.filename}, made by an earlier run, is gone; making all anew")
-            run = training.with_options(model=model, enable_cache=False)(*words)
+            run = training.with_options(**options, enable_cache=False)(*words)
         return summary.of_training(
             judgement=_artifact(run, "evaluate_models", "judgement"),
             decision=_artifact(run, "apply_gate", "decision"),
@@ -229,6 +246,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--received", type=_moment, metavar="TIME",
         help="when corrections in the data became known (ISO 8601 with zone; now if not given)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--check", action="store_true",
+        help="run nothing: say what the environment consists of and what it still lacks",
     )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the run's summary there")
     return parser

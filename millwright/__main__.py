@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from millwright import durations, release, stack_file, terminal
+from millwright.doctor import command as doctor
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
 from millwright.process import chosen, prepare, settle
@@ -52,6 +53,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     stacks.set_defaults(do=_register_stacks)
 
     services.add_parser(verbs)
+    doctor.add_parser(verbs)
     serving.add_parser(verbs)
 
     releases = verbs.add_parser("releases", help="list and verify released models")

@@ -8,18 +8,20 @@ from typing import Any
 
 from zenml.alerter import BaseAlerter
 from zenml.client import Client
+from zenml.config import DockerSettings
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 from zenml.feature_stores import BaseFeatureStore
 from zenml.model_deployers import BaseModelDeployer
 from zenml.models import ComponentResponse, StackResponse
+from zenml.utils import source_utils
 from zenml.zen_stores.sql_zen_store import SqlZenStore, SqlZenStoreConfiguration
 
 from millwright import terminal
 from millwright.errors import ConfigurationError
 from millwright.files import database_written_whole
 from millwright.lock import held
-from millwright.settings import ENVIRONMENTS, State
+from millwright.settings import ENVIRONMENTS, REPOSITORY, State
 from millwright.stack_file import Component, StackFile, read
 
 # Flavors of ours: what kind of component, what it is called, and where its class is.
@@ -134,6 +136,17 @@ def current_environment() -> str:
     return name
 
 
+def pipeline_options() -> dict[str, Any]:
+    """How pipelines are run: their steps in an image that is there already, if one is named.
+
+    On Kubernetes ZenML would build one for each run, and needs an engine for that.
+    """
+    image = os.environ.get("MILLWRIGHT_PIPELINES_IMAGE")
+    if not image:
+        return {}
+    return {"settings": {"docker": DockerSettings(parent_image=image, skip_build=True)}}
+
+
 def feature_store() -> BaseFeatureStore:
     """The feature store of the active stack."""
     return _part("feature_store")
@@ -183,6 +196,8 @@ def _changed_by_hand(component: ComponentResponse) -> bool:
 
 
 def _register_flavors(client: Client) -> None:
+    # ZenML names a class from the folder of the script that runs, which is not always the same.
+    source_utils.set_custom_source_root(str(REPOSITORY))
     for kind, name, source in FLAVORS:
         if not client.list_flavors(type=kind, name=name):
             client.create_flavor(source=source, component_type=kind)

@@ -21,7 +21,8 @@ KUBERNETES = REPOSITORY / "docker" / "kubernetes"
 _VERSION = "1.34"  # of the cluster whose schemas count
 _RELEASE = re.compile(r"v?\d+(\.\d+)*([.-][0-9A-Za-z.-]+)?")
 _STAND_IN = re.compile(
-    r"REPLACE_?ME|CHANGE_?ME|\bTODO\b|<[A-Za-z_ -]+>|\bexample\.(org|com|net)\b|\bC0{6,}\b"
+    r"REPLACE_?ME|replace-me|CHANGE_?ME|\bTODO\b|<[A-Za-z_ -]+>"
+    r"|\bexample\.(org|com|net)\b|\bC0{6,}\b"
 )
 # What servers read that have their password in their URL.
 _SECRET_VARIABLES = (VARIABLES["postgres"], VARIABLES["redis"])

@@ -200,8 +200,13 @@ def _secret_keys(database: Path, secret: str) -> set[str] | None:
 
 def _cluster(stack: StackFile, state: State) -> list[Finding]:
     orchestrator = stack.components.get("orchestrator")
-    if orchestrator is None or orchestrator.configuration.get("incluster") is True:
+    if orchestrator is None:
         return []
+    if (
+        orchestrator.configuration.get("incluster") is True
+        and "KUBERNETES_SERVICE_HOST" in os.environ
+    ):
+        return []  # within a pod, ZenML has no need of a context
     asked = str(orchestrator.configuration.get("kubernetes_context") or "")
     names = _VARIABLE.findall(asked)
     values = {name: value_of(name, state) for name in names}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from millwright import process, terminal
-from millwright.doctor.databases import damage
+from millwright.doctor.databases import damage, other_zenml
 from millwright.doctor.examination import examine, without_secrets
 from millwright.doctor.findings import Finding, Patient
 from millwright.doctor.surroundings import MLFLOW
@@ -87,9 +87,9 @@ def _active(found: list[Finding]) -> str:
     usual = state("local")
     folder = os.environ.get("ZENML_LOCAL_STORES_PATH", str(usual.zenml / "stores"))
     database = Path(folder, "default_zen_store", "zenml.db")
-    if not database.is_file() or damage(database):
-        return "local"  # a check of its own speaks of the damage
     try:
+        if not database.is_file() or damage(database) or other_zenml(database):
+            return "local"  # a check of its own speaks of it
         return process.chosen(None).environment
     except Exception as err:
         said = (

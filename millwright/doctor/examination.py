@@ -6,7 +6,7 @@ from dataclasses import replace
 from importlib import import_module
 from urllib.parse import unquote
 
-from millwright.doctor.findings import LEFT_OUT, Check, Finding, Level, Patient, Unanswered
+from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, Unanswered
 from millwright.errors import MillwrightError
 from millwright.raw_store import first_line
 
@@ -15,7 +15,7 @@ MODULES = (
     "machine", "surroundings", "servers", "stores", "models", "stacks", "features", "leftovers",
 )  # fmt: skip
 SECONDS = 60.0  # for a check on this machine, and for an import
-WAIT = 6.0  # for a check that waits for a server
+WAIT = 8.0  # for a check that waits for a server
 
 
 def examine(patient: Patient) -> Iterator[Finding]:
@@ -28,24 +28,26 @@ def examine(patient: Patient) -> Iterator[Finding]:
 
 def look(check: Check, patient: Patient) -> list[Finding]:
     """What one check has found, be it that it could not be made."""
+    mend = check.mend
+    if mend.startswith("python -m millwright "):
+        mend = patient.command(mend.removeprefix("python -m millwright "))
     waits = check.server if patient.has_servers else None
     try:
         return _within(lambda: check.look(patient), WAIT if waits else SECONDS)
     except Unanswered as err:
-        mend = patient.command("services status")
-        return [Finding(check.name, "warning", str(err), mend)]
+        return [Finding(check.name, "warning", str(err), patient.command("services status"))]
     except TimeoutError as err:
         if waits:
             patient.silence(waits)
         said = str(err) or "an answer did not come in time"
-        return [Finding(check.name, "fault", said, check.mend)]
+        return [Finding(check.name, "fault", said, mend)]
     except MillwrightError as err:
-        left_out = str(err).startswith(LEFT_OUT)
-        level: Level = "warning" if left_out else "fault"
-        return [Finding(check.name, level, str(err), check.mend)]
+        if str(err).startswith(LEFT_OUT):
+            return [Finding(check.name, "warning", str(err), patient.command("doctor"))]
+        return [Finding(check.name, "fault", str(err), mend)]
     except Exception as err:  # whatever it is, it is what is wrong
         said = f"cannot be examined: {type(err).__name__}: {first_line(err)}"
-        return [Finding(check.name, "fault", said, check.mend)]
+        return [Finding(check.name, "fault", said, mend)]
 
 
 def _checks(module: str) -> Sequence[Check]:

@@ -9,15 +9,28 @@ from feast import FeatureView
 from feast.diff.property_diff import TransitionType
 from feast.repo_config import load_repo_config
 from feast.repo_operations import _get_repo_contents
+from redis import Redis
 
 from millwright import feast_store
 from millwright.doctor.databases import damage, query
-from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient
+from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, moved
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet
+from millwright.postgres.connection import connect
 from millwright.view_files import MANIFEST
 from millwright.views import feature_views, published
 
+# The files, what each is called, and what is lost with it.
+LOST = {
+    "registry.db": (
+        "feast registry",
+        "lost are then the published definitions and what is online, which the next run restores",
+    ),
+    "online.db": (
+        "online store",
+        "lost are then the online features, which the next run brings back",
+    ),
+}
 NAMED = 4  # definitions that a line names
 
 
@@ -30,21 +43,15 @@ def registry(patient: Patient) -> Iterator[Finding]:
     """Whether Feast's registry and the online store can be opened."""
     if patient.has_servers:
         return  # the checks of the servers see to both
-    lost = {
-        "registry.db": ("lost is then what was materialized when, which the same command restores",
-                        patient.apply),
-        "online.db": ("lost are then the online features, which the same command brings back", ""),
-    }  # fmt: skip
-    for name, (loss, way) in lost.items():
+    for name, (title, loss) in LOST.items():
         path = patient.state.root / name
-        title = "feast registry" if name == "registry.db" else "online store"
         if not path.is_file():
             yield Finding(title, "ok", "none yet; the first run makes it")
         elif problem := damage(path):
             fleets = [fleet.name for fleet in patient.fleets()] or ["simulated"]
-            again = way or " && ".join(patient.run("features", fleet) for fleet in fleets)
+            again = [moved(path), *(patient.run("features", fleet) for fleet in fleets)]
             said = f"{path} {problem}. Restore it from a backup, or move it away; {loss}"
-            yield Finding(title, "fault", said, f"mv {path} {path}.damaged && {again}")
+            yield Finding(title, "fault", said, " && ".join(again))
         else:
             yield Finding(title, "ok", str(path))
 
@@ -55,10 +62,9 @@ def published_already(patient: Patient) -> bool:
     Raises:
         MillwrightError: there is one, and it cannot be opened.
     """
-    patient.needs("postgres", "redis", "mlflow")
+    patient.needs_places()
+    patient.needs("postgres", "redis")
     if patient.has_servers:
-        from millwright.postgres.connection import connect
-
         connection = connect(patient.urls["postgres"])
         try:
             cursor = connection.cursor()
@@ -135,6 +141,19 @@ def materialized(patient: Patient) -> Iterator[Finding]:
     for fleet in patient.fleets():
         if (patient.state.raw(fleet.name) / "batches").is_dir():
             yield _of_fleet(patient, fleet, views)
+    if patient.has_servers and any(view.materialization_intervals for view in views.values()):
+        yield _of_redis(patient)
+
+
+def _of_redis(patient: Patient) -> Finding:
+    """Whether Redis has kept what was brought to it; which keys it has is Feast's business."""
+    with Redis.from_url(patient.urls["redis"], socket_timeout=3) as client:
+        count = client.dbsize()
+    if count:
+        return Finding("online store", "ok", f"{count:,} keys in Redis")
+    mends = [patient.run("features", fleet.name) for fleet in patient.fleets()]
+    said = "Redis is empty, and features were brought to it: it was restarted without its data"
+    return Finding("online store", "fault", said, " && ".join(mends))
 
 
 def _of_fleet(patient: Patient, fleet: Fleet, views: dict[str, FeatureView]) -> Finding:

@@ -3,12 +3,15 @@
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
+from shlex import quote
 from typing import Any, Literal
 
 from millwright.endpoints import EXAMPLES, SCHEMES, VARIABLES, named, started_here
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet, fleets_folder, load_fleet
 from millwright.services.answers import SECONDS, Answer, ask
+from millwright.services.process import running
 from millwright.settings import Settings, State
 
 Level = Literal["ok", "warning", "fault"]
@@ -113,6 +116,17 @@ class Patient:
             if self.answer(name).problem:
                 raise Unanswered(f"{LEFT_OUT}, because {name} does not answer")
 
+    def needs_places(self) -> None:
+        """Leave a check out whose configuration names servers that nobody knows the place of.
+
+        Raises:
+            Unanswered: one of them has no URL.
+        """
+        missing = set(VARIABLES) - set(self.urls) if self.has_servers else set()
+        if missing:
+            said = f"{LEFT_OUT}, because no URL of {' and '.join(sorted(missing))} is known"
+            raise Unanswered(said)
+
     def silence(self, server: str) -> None:
         """Take note that a server stopped to answer, so that nothing waits for it again."""
         self._answers[server] = Answer(problem="has stopped to answer")
@@ -121,7 +135,10 @@ class Patient:
         """The command that brings a server back, or names another."""
         given = self.given.get(VARIABLES[server], "").partition("://")[0] in SCHEMES[server]
         if self.settings.servers == "here" and not given:
-            return self.command("services up")
+            up = self.command("services up")
+            # One that runs and does not answer has to be stopped first.
+            hangs = running(self.state.services / server) is not None
+            return f"{self.command('services down')} && {up}" if hangs else up
         return f"export {VARIABLES[server]}={EXAMPLES[server]}"
 
     def fleets(self) -> list[Fleet]:
@@ -149,3 +166,8 @@ class Check:
 def fleet_names() -> list[str]:
     """The names of all fleet files."""
     return sorted(path.stem for path in fleets_folder().glob("*.yaml"))
+
+
+def moved(path: Path) -> str:
+    """The command that moves something damaged away."""
+    return f"mv {quote(str(path))} {quote(f'{path}.damaged')}"

@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 from millwright import registry, release
 from millwright.doctor.databases import damage
-from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient
+from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, moved
 from millwright.errors import ReleaseError
 from millwright.fleet import Fleet
 
@@ -25,8 +26,8 @@ def mlflow(patient: Patient) -> Iterator[Finding]:
             "the releases have to be moved as well. Services go on with what they have loaded"
         )
         folders = [patient.state.releases(fleet.name) for fleet in patient.fleets()]
-        moved = [f"mv {each} {each}.former" for each in (path, *folders) if each.exists()]
-        yield Finding("mlflow", "fault", said, " && ".join(moved))
+        mend = " && ".join(moved(each) for each in (path, *folders) if each.exists())
+        yield Finding("mlflow", "fault", said, mend)
     else:
         registry.find_alias("none", registry.CHAMPION)  # it says so if it is of another version
         yield Finding("mlflow", "ok", str(path))
@@ -57,7 +58,7 @@ def _way_back(patient: Patient, fleet: Fleet, folder: Path) -> str:
             release.load(folder / name)
         except ReleaseError:
             continue
-        return f"echo {name} > {folder / release.POINTER}"
+        return f"echo {name} > {quote(str(folder / release.POINTER))}"
     return patient.run("training", fleet.name)
 
 

@@ -8,9 +8,14 @@ from importlib.metadata import version
 from typing import Any
 
 import psutil
+from redis import Redis, ResponseError
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from millwright.doctor.findings import Check, Finding, Patient
 from millwright.endpoints import VARIABLES, started_here, without_password
+from millwright.feast_store import REGISTRY_SCHEMA
+from millwright.postgres.connection import connect
 from millwright.services.process import running
 
 LEAST = {"postgres": (15, 0), "redis": (6, 2), "mlflow": (3, 0)}
@@ -73,9 +78,6 @@ def ports(patient: Patient) -> Iterator[Finding]:
 
 def postgres(patient: Patient) -> Iterator[Finding]:
     """PostgreSQL's schemas, times and clock."""
-    from millwright.feast_store import REGISTRY_SCHEMA
-    from millwright.postgres.connection import connect
-
     if not patient.has_servers:
         return
     patient.needs("postgres")
@@ -123,10 +125,6 @@ def _clock(server: str, ask: Callable[[], datetime]) -> Finding:
 
 def redis(patient: Patient) -> Iterator[Finding]:
     """Redis's memory policy, persistence and clock."""
-    from redis import Redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
     if not patient.has_servers:
         return
     patient.needs("redis")
@@ -157,8 +155,6 @@ def _policy(patient: Patient, client: Any) -> Finding:
 
 
 def _persistence(patient: Patient, client: Any) -> Finding:
-    from redis import ResponseError
-
     found = client.info("persistence")
     if found.get("aof_enabled"):
         return Finding("redis persistence", "ok", "each write is logged to a file")

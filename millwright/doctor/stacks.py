@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from zenml.client import Client
@@ -12,8 +13,8 @@ from zenml.enums import ExecutionStatus, StackComponentType
 from zenml.models import PipelineRunResponse, PipelineRunUpdate, StepRunUpdate
 
 from millwright import stack, stack_file
-from millwright.doctor.databases import damage, query
-from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient
+from millwright.doctor.databases import damage, other_zenml
+from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, moved
 from millwright.doctor.leftovers import at_work, holder
 from millwright.doctor.surroundings import STORE
 from millwright.endpoints import mlflow_uri, without_password
@@ -41,20 +42,14 @@ def database(patient: Patient) -> Iterator[Finding]:
             f"{path} {problem}. Restore it from a backup, or move it away; lost are then the "
             "record of runs and of their artifacts, and cached steps. Data and releases stay"
         )
-        mend = f"mv {path} {path}.damaged && {patient.command('stacks')}"
+        mend = f"{moved(path)} && {patient.command('stacks')}"
+        yield Finding("zenml database", "fault", said, mend)
+    elif there := other_zenml(path):
+        said = f"{path} is of ZenML {there}, and {version('zenml')} migrates it when it is used"
+        mend = f"cp {quote(str(path))} {quote(f'{path}.{there}')} && zenml stack list"
         yield Finding("zenml database", "fault", said, mend)
     else:
-        yield _of_version(path)
-
-
-def _of_version(path: Path) -> Finding:
-    here = version("zenml")
-    there = str(query(path, "SELECT version_num FROM alembic_version")[0][0])
-    if there == here:
-        return Finding("zenml database", "ok", f"{path}, of version {here}")
-    said = f"{path} is of version {there}, and ZenML of {here}"
-    mend = f"cp {path} {path}.{there} && zenml stack list"
-    return Finding("zenml database", "fault", f"{said}; the next command migrates it", mend)
+        yield Finding("zenml database", "ok", f"{path}, of version {version('zenml')}")
 
 
 def opened() -> Client | None:
@@ -68,7 +63,7 @@ def opened() -> Client | None:
         raise MillwrightError(f"{LEFT_OUT}, because {STORE} is set")
     if not path.is_file():
         return None
-    if damage(path) or _of_version(path).level != "ok":
+    if damage(path) or other_zenml(path):
         raise MillwrightError(f"{LEFT_OUT}, because ZenML's database cannot be opened")
     return Client()
 
@@ -80,8 +75,7 @@ def registered(patient: Patient) -> Iterator[Finding]:
     def repair() -> str:
         return f"stack {patient.environment}: {stack.register(patient.environment, patient.state)}"
 
-    if patient.has_servers:
-        patient.needs("mlflow")
+    patient.needs_places()
     file = stack_file.read(patient.environment, patient.state)
     found = stack._stack(client, file.stack_name) if client else None
     if client is None or found is None:
@@ -94,11 +88,11 @@ def registered(patient: Patient) -> Iterator[Finding]:
         return
     behind = [kind for kind, part in file.components.items() if not _current(client, part)]
     if behind:
-        said = f"stack.yaml was changed since it was registered: {', '.join(behind)}"
+        said = f"registered otherwise than its file says now: {', '.join(behind)}"
         yield Finding("stack", "warning", said, mend, repair)
-    else:
-        said = f"{file.stack_name} is registered as its file says"
-        yield Finding("stack", "ok", f"{said}: {len(file.components)} components")
+        return
+    said = f"{file.stack_name} is registered as its file says"
+    yield Finding("stack", "ok", f"{said}: {len(file.components)} components")
     yield from _tracking(client, patient, file)
 
 
@@ -144,15 +138,20 @@ def runs(patient: Patient) -> Iterator[Finding]:
         yield Finding("runs", "ok", f"a run is at work now ({holder(patient)})")
     elif not left:
         yield Finding("runs", "ok", "none was left unfinished")
-    elif stack_file.read(patient.environment, patient.state).components[
-        "orchestrator"
-    ].flavor != "local":  # fmt: skip
+    elif _run_elsewhere(client, patient):
         said = f"{len(left)} are at work, as far as ZenML knows: {_names(left)}"
         yield Finding("runs", "ok", said)
     else:
         said = f"{len(left)} ended without telling ZenML: {_names(left)}"
         mend = patient.command("doctor --repair")
         yield Finding("runs", "warning", said, mend, lambda: _end(client, patient))
+
+
+def _run_elsewhere(client: Client, patient: Patient) -> bool:
+    """Whether the stack's steps run where the lock says nothing of them."""
+    found = stack._stack(client, patient.environment)
+    parts = found.components.get(StackComponentType.ORCHESTRATOR, []) if found else []
+    return any(part.flavor_name != "local" for part in parts)
 
 
 def _names(left: list[PipelineRunResponse]) -> str:

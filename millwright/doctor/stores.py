@@ -7,10 +7,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from millwright.doctor.findings import Check, Finding, Patient
+from millwright.doctor.findings import Check, Finding, Patient, moved
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet
+from millwright.postgres.connection import connect
+from millwright.postgres.view_tables import schema_of, table_of
 from millwright.raw_store import Piece, RawStore
+from millwright.sql import literal, quoted
 from millwright.view_files import MANIFEST, Manifest, ViewFiles
 from millwright.views import feature_views
 
@@ -21,10 +24,7 @@ def raw(patient: Patient) -> Iterator[Finding]:
     """The manifests of the raw stores, and the files that they name."""
     for fleet in patient.fleets():
         store, title = RawStore(patient.state.raw(fleet.name), fleet), f"raw store of {fleet.name}"
-        mend = (
-            f"mv {store.folder} {store.folder}.damaged && "
-            f"{patient.run('ingest', fleet.name)} --data PLACE"
-        )
+        mend = f"{moved(store.folder)} && {patient.run('ingest', fleet.name)} --data PLACE"
         try:
             batches = store.batches()
         except MillwrightError as err:
@@ -90,10 +90,6 @@ def _in_files(patient: Patient, fleet: Fleet) -> tuple[list[str], int]:
 
 
 def _in_postgres(patient: Patient, fleet: Fleet) -> tuple[list[str], int]:
-    from millwright.postgres.connection import connect
-    from millwright.postgres.view_tables import schema_of, table_of
-    from millwright.sql import literal, quoted
-
     connection = connect(patient.urls["postgres"])
     try:
         cursor = connection.cursor()
@@ -120,6 +116,6 @@ def _in_postgres(patient: Patient, fleet: Fleet) -> tuple[list[str], int]:
 
 
 CHECKS = (
-    Check("raw store", raw, "ls -lR .millwright"),
+    Check("raw store", raw, "python run.py --pipeline ingest --data PLACE"),
     Check("feature tables", tables, "python run.py --pipeline features", server="postgres"),
 )

@@ -104,7 +104,7 @@ def files(patient: Patient) -> Iterator[Finding]:
 
 
 CHECKS = (
-    Check("variables", variables, "env | grep -E 'MILLWRIGHT|ZENML|MLFLOW|FEAST'"),
-    Check("needed variables", needed, "env | grep MILLWRIGHT"),
+    Check("variables", variables, ". .venv/bin/activate"),
+    Check("needed variables", needed, ". .venv/bin/activate"),
     Check("configuration", files, "git diff configs"),
 )

@@ -23,6 +23,7 @@ PARTS = ("configs", "docker/kubernetes", "feature_repo", "millwright", "pipeline
 OWN = {
     "plant-artifacts": r"(?<=MILLWRIGHT_S3_BUCKET: ).*",
     "registry.plant.test/plant": r"(?<=MILLWRIGHT_IMAGE_REGISTRY: ).*",
+    "registry.plant.test/plant/millwright-pipelines:v1": r"(?<=MILLWRIGHT_PIPELINES_IMAGE: )\S+",
     "plant": r"(?<=MILLWRIGHT_KUBERNETES_CONTEXT: ).*",
     "C0123456789": r"(?<=SLACK_CHANNEL: ).*",
     "registry.plant.test/plant/": r"(?<=newName: )registry.example.org/",
@@ -36,10 +37,11 @@ VARIABLES = {
     "MLFLOW_TRACKING_PASSWORD": CANARY,
     "MILLWRIGHT_S3_BUCKET": "plant-artifacts",
     "MILLWRIGHT_IMAGE_REGISTRY": "registry.plant.test/plant",
-    "MILLWRIGHT_KUBERNETES_CONTEXT": "plant",
-    "SLACK_CHANNEL": "C0123456789",
+    "MILLWRIGHT_PIPELINES_IMAGE": "registry.plant.test/plant/millwright-pipelines:v1",
     "ZENML_STORE_URL": "https://zenml.plant.test",
     "ZENML_STORE_API_KEY": CANARY,
+    "MILLWRIGHT_KUBERNETES_CONTEXT": "plant",
+    "SLACK_CHANNEL": "C0123456789",
 }
 ASK = """
 import json

@@ -1,5 +1,10 @@
 """What single checks make of what they are given."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
 import time
 from collections import namedtuple
 from collections.abc import Iterable
@@ -10,7 +15,7 @@ from typing import Any, NoReturn
 import pytest
 
 from millwright.doctor import examination, machine, servers, surroundings
-from millwright.doctor.databases import damage
+from millwright.doctor.databases import damage, query
 from millwright.doctor.findings import Check, Finding, Patient, Unanswered
 from millwright.doctor.leftovers import drafts
 from millwright.errors import DataError
@@ -123,6 +128,34 @@ def test_an_empty_or_foreign_file_is_no_database(tmp_path: Path) -> None:
     assert [each.name for each in tmp_path.iterdir()] == ["x.db"]
 
 
+KILLED = """
+import os, signal, sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("PRAGMA journal_mode = " + sys.argv[2])
+connection.execute("PRAGMA cache_size = 1")
+connection.execute("CREATE TABLE t (x)")
+connection.execute("BEGIN")
+connection.executemany("INSERT INTO t VALUES (?)", [("x" * 5000,)] * 200)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("journal", ["delete", "wal"])
+def test_a_database_whose_writer_was_killed_is_sound_and_left_alone(
+    tmp_path: Path, journal: str
+) -> None:
+    path = tmp_path / "x.db"
+    subprocess.run([sys.executable, "-c", KILLED, str(path), journal], check=False)
+    before = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    assert len(before) > 1
+    assert damage(path) is None
+    assert query(path, "SELECT count(*) FROM t") == [(0,)]
+    after = {each.name: each.read_bytes() for each in tmp_path.iterdir()}
+    assert {k: v for k, v in after.items() if not k.endswith("-shm")} == {
+        k: v for k, v in before.items() if not k.endswith("-shm")
+    }
+
+
 @pytest.mark.parametrize(
     ("error", "level", "said"),
     [
@@ -184,3 +217,16 @@ def test_looking_for_a_run_at_work_makes_no_lock(tmp_path: Path) -> None:
     assert found.repair is not None
     assert found.repair() == "1 drafts removed"
     assert list((tmp_path / "local").iterdir()) == []
+
+
+def test_a_port_that_another_program_has_taken_is_a_fault(tmp_path: Path) -> None:
+    whom = patient(tmp_path, "staging")
+    whom.state.services.mkdir(parents=True)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        url = f"redis://:word@127.0.0.1:{port}/0"
+        whom.state.endpoints.write_text(json.dumps({"redis": url}), encoding="utf-8")
+        (found,) = servers.ports(whom)
+    assert found.level == "fault"
+    assert f"port {port} of redis is of process {os.getpid()}" in found.found
+    assert "word" not in found.found

@@ -23,6 +23,9 @@ WHOLE = {
     "MLFLOW_TRACKING_URI": "https://mlflow.plant.test",
     "MILLWRIGHT_S3_BUCKET": "plant-artifacts",
     "MILLWRIGHT_IMAGE_REGISTRY": "registry.plant.test/plant",
+    "MILLWRIGHT_PIPELINES_IMAGE": "registry.plant.test/plant/millwright-pipelines:v1",
+    "ZENML_STORE_URL": "https://zenml.plant.test",
+    "ZENML_STORE_API_KEY": CANARY,
     "MILLWRIGHT_KUBERNETES_CONTEXT": "plant",
     "SLACK_CHANNEL": "C0123456789",
 }
@@ -58,6 +61,9 @@ def kubernetes(tmp_path: Path) -> Path:
         for own, stands in {
             "plant-artifacts": r"(?<=MILLWRIGHT_S3_BUCKET: ).*",
             "registry.plant.test/plant": r"(?<=MILLWRIGHT_IMAGE_REGISTRY: ).*",
+            "registry.plant.test/plant/millwright-pipelines:v1": (
+                r"(?<=MILLWRIGHT_PIPELINES_IMAGE: )\S+"
+            ),
             "plant": r"(?<=MILLWRIGHT_KUBERNETES_CONTEXT: ).*",
             "C0123456789": r"(?<=SLACK_CHANNEL: ).*",
             "registry.plant.test/plant/": r"(?<=newName: )registry.example.org/",
@@ -199,7 +205,10 @@ def test_a_stack_on_a_server_with_its_context_is_in_order(
     assert CANARY not in plan
 
 
-def test_a_stack_without_a_zenml_server_is_told_to_have_one(whole: State) -> None:
+def test_a_stack_without_a_zenml_server_is_told_to_have_one(
+    whole: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ZENML_STORE_URL")
     found = stacks.check(load(STACK, StackFile), PRODUCTION, whole)
     remote = only([each for each in found if each.place.endswith("orchestrator.flavor")])
     assert "ZENML_STORE_URL" in remote.way_out
