@@ -79,8 +79,8 @@ manifests:            ## render the Kubernetes manifests of RELEASE into dist/ma
 plan: $(READY)        ## what `feast apply` would change
 	cd feature_repo && ../$(BIN)/feast plan
 
-stack-check: $(READY) ## check the production stack without touching anything
-	$(BIN)/python run.py --stack production --check
+stack-check: $(READY) ## check the files of the production stack
+	$(BIN)/python run.py --stack production --check-form
 
 clean:                ## stop servers and remove all run-time state; the virtual environment stays
 	[ ! -d .millwright/staging/services ] || $(BIN)/python -m millwright services down

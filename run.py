@@ -6,12 +6,9 @@ quarantine, or a model that did not pass the gate); 130 and 143 interrupted; 1 a
 
 import argparse
 import os
-import resource
 import shlex
 import sys
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +20,7 @@ from millwright.errors import ConfigurationError, DataError, MillwrightError
 from millwright.fleet import fleets_folder, load_fleet
 from millwright.lock import held
 from millwright.process import chosen, prepare, settle
+from millwright.record import Record
 from millwright.settings import State, load_settings
 from millwright.views import feature_views
 
@@ -44,8 +42,8 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         with record.kept():
             settle()
-            if asked.check and not unknown:
-                return _check_environment(chosen(asked.stack), result)
+            if (asked.check or asked.check_form) and not unknown:
+                return _check_environment(asked, result)
             _check(asked, unknown)
             state = chosen(asked.stack)
             result["environment"] = state.environment
@@ -59,32 +57,35 @@ def main(words: Sequence[str] | None = None) -> int:
     return 3 if result.get("refused") or result["status"] == "refused" else 0
 
 
-def _check_environment(state: State, result: dict[str, Any]) -> int:
+def _check_environment(asked: argparse.Namespace, result: dict[str, Any]) -> int:
     """Say what an environment consists of and what it lacks; 0 if that is nothing, else 2."""
     from millwright.check import check_environment
 
-    report = check_environment(state.environment, state)
+    state = chosen(asked.stack)
+    report = check_environment(state.environment, state, form_only=asked.check_form)
     del result["pipeline"], result["fleet"]
     result |= {"environment": state.environment, **report.summary()}
     terminal.show_table(f"check of environment {state.environment}", report.rows())
     return 0 if report.complete else 2
 
 
-def _execute(asked: argparse.Namespace, state: State, record: "Record") -> "Project":
+def _execute(asked: argparse.Namespace, state: State, record: Record) -> "Project":
     from millwright.project import open_project
     from millwright.watch import watched
 
     project = open_project(asked.fleet, state.environment)
     terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {state.environment}")
     result = record.result
-    with watched(state, project.settings, record.ended), held(state.lock, terminal.say):
-        from millwright import stack
 
-        stack.enter(state.environment, state)
+    def lost(said: str) -> None:
+        record.ended(said)
+        _announce(result)
+
+    with watched(state, project.settings, lost), held(state.lock, terminal.say):
         try:
             Run(project, asked, result).run()
-        except MillwrightError as err:
-            _announce({**result, "status": "failed", "error": str(err)})
+        except Exception as err:
+            _announce({**result, "status": "failed", "error": str(err) or type(err).__name__})
             raise
         result |= {"dataset_version": project.raw.dataset_version}
         _announce(result)
@@ -95,6 +96,8 @@ def _announce(result: dict[str, Any]) -> None:
     """Tell the alerter of the active stack what is worth an alert."""
     from millwright import alerters, alerts, stack
 
+    if not stack.entered():
+        return  # it ended before it had an alerter
     for alert in alerts.of_run(result, datetime.now(UTC)):
         for alerter in stack.alerters():
             alerters.send(alerter, alert)
@@ -112,7 +115,10 @@ class Run:
 
     def run(self) -> None:
         """Run the pipeline asked for, after those that it needs."""
+        from millwright import stack
+
         source = self._source()
+        stack.enter(self.project.state.environment, self.project.state)
         if source:
             self.result |= self._ingest(source)
         if self.asked.pipeline in ("features", "training"):
@@ -251,6 +257,10 @@ def _parser() -> argparse.ArgumentParser:
         "--check", action="store_true",
         help="run nothing: say what the environment consists of and what it still lacks",
     )  # fmt: skip
+    parser.add_argument(
+        "--check-form", action="store_true",
+        help="as --check, but for what no repository can have: variables, secrets, your own names",
+    )  # fmt: skip
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the run's summary there")
     return parser
 
@@ -297,49 +307,6 @@ def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         from millwright.gate import load_limits
 
         load_limits()
-
-
-class Record:
-    """The summary for machines, at `path` if there is one, with what the run has cost."""
-
-    def __init__(self, result: dict[str, Any], path: Path | None) -> None:
-        self.result = result
-        self.path = path
-        self.started = time.monotonic()
-
-    @contextmanager
-    def kept(self) -> Iterator[None]:
-        """Write the result in the end, however it ends.
-
-        It is written at the beginning too: a path that cannot be written is told before the work,
-        and a run that is killed leaves no summary of an earlier one.
-        """
-        if self.path:
-            terminal.write_json(self.path, self.result)
-        try:
-            yield
-        except BaseException as err:
-            self.result |= {"status": "failed", "error": str(err) or type(err).__name__}
-            raise
-        finally:
-            self._write()
-
-    def interrupted(self) -> None:
-        """The last words of a run that a signal ends."""
-        self.ended("interrupted; run the same command again to go on from here")
-
-    def ended(self, said: str) -> None:
-        """The last words of a run that ends here and now."""
-        terminal.fail(said)
-        self.result |= {"status": "failed", "error": said}
-        self._write()
-
-    def _write(self) -> None:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        seconds = round(time.monotonic() - self.started, 1)
-        self.result |= {"seconds": seconds, "peak_memory_mb": peak}
-        if self.path:
-            terminal.write_json(self.path, self.result)
 
 
 def _show(result: dict[str, Any], project: "Project") -> None:

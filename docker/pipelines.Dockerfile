@@ -24,6 +24,8 @@ COPY --from=builder /opt/venv /opt/venv
 WORKDIR /app
 # Owned by root and so read-only to the account. The order is from what changes least.
 COPY LICENSE run.py ./
+# What `python -m millwright doctor` holds the installed packages against.
+COPY requirements/runtime.txt requirements/dev.txt requirements/
 COPY configs configs
 COPY feature_repo feature_repo
 COPY pipelines pipelines

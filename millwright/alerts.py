@@ -3,13 +3,12 @@
 Who gets it is the business of the ZenML stack's alerter. Nothing here sends anything.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-_PASSWORD = re.compile(r"(://[^:/@\s]*):[^/\s]*@")
+from millwright.endpoints import without_secrets
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def _of_quarantine(result: Mapping[str, Any], time: datetime) -> Alert:
 
 
 def _of_failure(result: Mapping[str, Any], time: datetime) -> Alert:
-    said = _PASSWORD.sub(r"\1:***@", str(result.get("error") or ""))
+    said = without_secrets(str(result.get("error") or ""))
     lines = [line for line in said.splitlines() if line.strip()]
     first, *more = lines or ["the run says no more"]
     return Alert(

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from millwright import terminal
+from millwright.endpoints import mlflow_uri
 from millwright.errors import InputError, MillwrightError
 from millwright.process import chosen, prepare
 from millwright.settings import State
@@ -31,9 +32,13 @@ def feast(words: Sequence[str] | None = None) -> int:
             asked = ["--chdir", str(feast_store.FEATURE_REPO), *asked]
         try:
             return int(cli.main(asked, prog_name="feast", standalone_mode=True) or 0)
-        except (FeastError, ValueError) as err:
+        except FeastError as err:
             # What was typed is wrong; where in Feast that was noticed helps nobody.
             raise InputError(" ".join(str(err).split())) from err
+        except ValueError as err:
+            if not any(word.startswith("materialize") for word in asked):
+                raise
+            raise InputError(" ".join(str(err).split())) from err  # what it says of a wrong window
 
     return _inside(work)
 
@@ -41,9 +46,15 @@ def feast(words: Sequence[str] | None = None) -> int:
 def mlflow(words: Sequence[str] | None = None) -> int:
     """MLflow's command, on the runs and models of the active environment."""
 
-    def work(state: State) -> int:  # noqa: ARG001 - all that MLflow needs are its variables
+    def work(state: State) -> int:
         from mlflow.cli import cli
 
+        asked = list(sys.argv[1:] if words is None else words)
+        uri = mlflow_uri(state)
+        if asked and asked[0] in ("ui", "server") and uri.startswith("http"):
+            raise InputError(
+                f"MLflow of environment '{state.environment}' runs already: open {uri}"
+            )
         return int(cli.main(words, prog_name="mlflow", standalone_mode=True) or 0)
 
     return _inside(work)

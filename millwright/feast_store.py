@@ -11,17 +11,27 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from feast import FeatureStore
 from feast.repo_config import load_repo_config
 from feast.repo_operations import apply_total
 
-from millwright.endpoints import Endpoints, endpoints
+from millwright.endpoints import (
+    EXAMPLES,
+    VARIABLES,
+    Endpoints,
+    endpoints,
+    with_parameters,
+    without_password,
+)
+from millwright.errors import ConfigurationError
 from millwright.settings import ENVIRONMENTS, REPOSITORY, State, load_settings
 
 FEATURE_REPO = REPOSITORY / "feature_repo"
 REGISTRY_SCHEMA = "feast_registry"
+# What libpq is told about TLS, and what it does where a URL says nothing.
+TLS = (("sslmode", "prefer"), ("sslrootcert", ""), ("sslcert", ""), ("sslkey", ""))
 # By this Feast is told of a file that lies elsewhere.
 FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 
@@ -56,26 +66,29 @@ def variables(state: State) -> dict[str, str]:
 
 
 def _of_servers(servers: Endpoints) -> dict[str, str]:
-    postgres = urlsplit(servers.postgres)
-    query = parse_qs(postgres.query)
-    registry = postgres._replace(
-        scheme="postgresql+psycopg2",
-        query=urlencode(
-            {
-                **{name: values[-1] for name, values in query.items()},
-                "connect_timeout": "5",
-                "options": f"-csearch_path={REGISTRY_SCHEMA} -ctimezone=UTC",
-            }
-        ),
+    registry = with_parameters(
+        servers.postgres,
+        f"-csearch_path={REGISTRY_SCHEMA} -ctimezone=UTC",
+        {"connect_timeout": "5"},
     )
+    shown = without_password(servers.postgres)
+    try:
+        postgres = urlsplit(servers.postgres)
+        port = str(postgres.port or 5432)
+    except ValueError:  # which quotes what it cannot read, be it the password
+        raise ConfigurationError(
+            f"{VARIABLES['postgres']} is {shown}, which cannot be read; write it like "
+            f"{EXAMPLES['postgres']}, with %XX for what is special in the password"
+        ) from None
+    given = dict(parse_qsl(postgres.query.replace("+", "%2B")))
     return {
-        "MILLWRIGHT_REGISTRY_URL": urlunsplit(registry),
-        "MILLWRIGHT_POSTGRES_HOST": query.get("host", [postgres.hostname or "localhost"])[0],
-        "MILLWRIGHT_POSTGRES_PORT_USED": str(postgres.port or 5432),
-        "MILLWRIGHT_POSTGRES_DATABASE": unquote(postgres.path.lstrip("/")),
-        "MILLWRIGHT_POSTGRES_USER": unquote(postgres.username or ""),
-        "MILLWRIGHT_POSTGRES_PASSWORD": unquote(postgres.password or ""),
-        "MILLWRIGHT_POSTGRES_SSLMODE": query.get("sslmode", ["prefer"])[0],
+        "MILLWRIGHT_REGISTRY_URL": registry.replace("postgresql", "postgresql+psycopg2", 1),
+        "MILLWRIGHT_POSTGRES_HOST": given.get("host", unquote(postgres.hostname or "localhost")),
+        "MILLWRIGHT_POSTGRES_PORT_USED": given.get("port", port),
+        "MILLWRIGHT_POSTGRES_DATABASE": given.get("dbname", unquote(postgres.path.lstrip("/"))),
+        "MILLWRIGHT_POSTGRES_USER": given.get("user", unquote(postgres.username or "")),
+        "MILLWRIGHT_POSTGRES_PASSWORD": given.get("password", unquote(postgres.password or "")),
+        **{f"MILLWRIGHT_POSTGRES_{name.upper()}": given.get(name, usual) for name, usual in TLS},
         "MILLWRIGHT_REDIS_CONNECTION": servers.redis,
     }
 

@@ -9,7 +9,7 @@ view's manifest last: a killed run leaves at worst some periods that are made ag
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -146,7 +146,21 @@ class OfflineStore:
         """Make the stale periods of all views that are expressions over raw tables."""
         timed = [view for view in self.computed if view.kind != "attributes"]
         asked = sorted(set().union(*(stale[view.name] for view in timed)))
-        engines = self.warehouse.engines(max(1, min(self.threads, len(asked))))
+        with self.warehouse.engines(max(1, min(self.threads, len(asked)))) as engines:
+            self._make(asked, engines, held, stale, progress)
+            for view in self.computed:
+                if view.kind == "attributes" and stale[view.name]:
+                    held[view.name].fill(ALWAYS, engines[0].attributes(view))
+
+    def _make(
+        self,
+        asked: Sequence[str],
+        engines: Sequence[FeatureEngine],
+        held: dict[str, Tables],
+        stale: dict[str, list[str]],
+        progress: Progress | None,
+    ) -> None:
+        """Make the periods `asked`, as many at a time as there are engines."""
         idle: SimpleQueue[FeatureEngine] = SimpleQueue()
         for engine in engines:
             idle.put(engine)
@@ -154,7 +168,7 @@ class OfflineStore:
         def make(period: str) -> None:
             engine = idle.get()
             try:
-                needed = [view for view in timed if period in stale[view.name]]
+                needed = [v for v in self.computed if period in stale[v.name]]
                 for view, rows in engine.compute(period, needed):
                     held[view.name].fill(period, rows)
             finally:
@@ -166,10 +180,6 @@ class OfflineStore:
             for done, _ in enumerate(workers.map(make, asked), start=1):
                 if progress:
                     progress("features", done, len(asked))
-        engine = idle.get()
-        for view in self.computed:
-            if view.kind == "attributes" and stale[view.name]:
-                held[view.name].fill(ALWAYS, engine.attributes(view))
 
     def _score(self, progress: Progress | None) -> Built:
         """Score the windows by the anomaly detector, which is fitted first where it must be."""

@@ -60,7 +60,9 @@ def read_online(
 ) -> OnlineFeatures:
     """Read the features of `service` for `machines`.
 
-    A row that is older at `as_of` than its view's time to live is stale: its values are null.
+    A row that is older at `as_of` than its view's time to live is stale: its values are null. One
+    that came true after `as_of` is missing, null too, and the store has none of before any more:
+    its event time tells that apart from a machine of which nothing is known.
 
     Raises:
         InputError: Feast knows no such service.
@@ -143,7 +145,7 @@ def _service(store: FeatureStore, name: str) -> FeatureService:
 
 
 def _status(view: FeatureView, event: datetime | None, as_of: datetime) -> Status:
-    if event is None:
+    if event is None or event > as_of:
         return "missing"
     life = view.ttl or timedelta(0)
     return "stale" if life and event < as_of - life else "present"

@@ -1,7 +1,7 @@
 """Feature tables in parquet files on this machine, computed by DuckDB."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -15,6 +15,7 @@ from millwright.raw_store import RawStore, first_line
 from millwright.settings import Engine
 from millwright.view_files import ViewFiles
 from millwright.views import View
+from millwright.warehouse import part_of
 
 
 class ParquetWarehouse:
@@ -47,11 +48,14 @@ class ParquetWarehouse:
         """The files of `view`."""
         return ViewFiles(self.folder / view.name, view, definition, known)
 
-    def engines(self, count: int) -> Sequence[DuckDBEngine]:
+    @contextmanager
+    def engines(self, count: int) -> Iterator[Sequence[DuckDBEngine]]:
         """So many engines, each with its part of the memory and a spill folder of its own."""
-        size, unit = self.settings.memory_limit[:-2], self.settings.memory_limit[-2:]
-        limit = f"{float(size) / count:g}{unit}"
-        return [
-            DuckDBEngine(self.fleet, self.raw, limit, self.folder / f".spill-{number}")
-            for number in range(count)
-        ]
+        limit = part_of(self.settings.memory_limit, count)
+        with ExitStack() as stack:
+            engines = []
+            for number in range(count):
+                spill = self.folder / f".spill-{number}"
+                engines.append(DuckDBEngine(self.fleet, self.raw, limit, spill))
+                stack.callback(engines[-1].connection.disconnect)
+            yield engines

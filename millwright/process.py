@@ -19,10 +19,12 @@ def chosen(named: str | None) -> State:
         load_settings(named)
         return state(named)
     usual = state("local")
-    _export(usual, {**process_environment(usual), **_own(usual)})
+    _export(usual, process_environment(usual))
+    if not (usual.zenml / "config.yaml").is_file() and "ZENML_ACTIVE_STACK_ID" not in os.environ:
+        return usual  # ZenML has not begun yet, and takes seconds to import
     from millwright import stack  # which reads some of them when it is imported
 
-    return state(stack.active_environment(usual))
+    return state(stack.active_environment())
 
 
 def prepare(state: State) -> None:
@@ -31,8 +33,7 @@ def prepare(state: State) -> None:
     Raises:
         ConfigurationError: nothing can be written there, or a server's URL is not known.
     """
-    _export(state, {**process_environment(state, mlflow_uri(state)), **_own(state)})
-    os.environ["MILLWRIGHT_ENVIRONMENT"] = state.environment
+    adopt(state, mlflow_uri(state))
     try:
         state.root.mkdir(parents=True, exist_ok=True)
     except OSError as err:
@@ -40,6 +41,15 @@ def prepare(state: State) -> None:
             f"cannot write to {state.root}: {err.strerror}; give a folder that may be "
             "written, with MILLWRIGHT_HOME"
         ) from err
+
+
+def adopt(state: State, mlflow: str | None) -> None:
+    """Set the variables that an environment is found by, and make nothing.
+
+    `mlflow` is the URI of its MLflow; None is the one that has no server.
+    """
+    _export(state, process_environment(state, mlflow))
+    os.environ["MILLWRIGHT_ENVIRONMENT"] = state.environment
 
 
 def settle() -> None:
@@ -67,6 +77,6 @@ def _own(state: State) -> dict[str, str]:
 def _export(state: State, variables: dict[str, str]) -> None:
     # What an activated environment exports must not hold for another home or environment.
     usual = [process_environment(State(home, "local")) for home in (HOME, state.home)]
-    for name, value in variables.items():
+    for name, value in {**variables, **_own(state)}.items():
         if os.environ.get(name) in (None, *(each.get(name) for each in usual)):
             os.environ[name] = value

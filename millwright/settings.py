@@ -174,6 +174,8 @@ def process_environment(state: State, mlflow: str | None = None) -> dict[str, st
     `mlflow` is where the environment keeps MLflow's runs; a file, if it is not given.
     """
     uri = mlflow or state.mlflow_uri
+    # `mlflow ui` reads this, and makes a server of it: where there is one it has nothing to read.
+    own = {"MLFLOW_BACKEND_STORE_URI": uri} if uri.startswith("sqlite:") else {}
     return {
         "ZENML_CONFIG_PATH": str(state.zenml),
         "ZENML_LOCAL_STORES_PATH": str(state.zenml / "stores"),
@@ -182,7 +184,7 @@ def process_environment(state: State, mlflow: str | None = None) -> dict[str, st
         "AUTO_OPEN_DASHBOARD": "false",
         "MLFLOW_TRACKING_URI": uri,
         "MLFLOW_REGISTRY_URI": uri,
-        "MLFLOW_BACKEND_STORE_URI": uri,  # `mlflow ui` reads this and not the other
+        **own,
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "MLFLOW_LOGGING_LEVEL": "ERROR",
         "DO_NOT_TRACK": "true",

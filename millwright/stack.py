@@ -64,9 +64,9 @@ def register(environment: str, state: State) -> str:
 
 def _register(client: Client, stack: StackFile) -> str:
     _register_flavors(client)
-    changes = [_register_component(client, component) for component in stack.components.values()]
+    changes = [_register_component(client, part) for part in stack.components.values()]
     wanted = _wanted(stack)
-    found = _stack(client, stack.stack_name)
+    found = registered(stack.stack_name)
     if found is None:
         client.create_stack(stack.stack_name, wanted)
         return "registered"
@@ -90,30 +90,76 @@ def enter(environment: str, state: State) -> None:
     _create_database()
     client = Client()
     stack = read(environment, state)
-    found = _stack(client, stack.stack_name)
-    if found is not None:
-        _refuse_mixture(client, stack, found)
+    refuse_mixture(stack)
     register(environment, state)
-    registered = _stack(client, stack.stack_name)
-    assert registered is not None  # noqa: S101 - it was registered a line ago
+    found = registered(stack.stack_name)
+    assert found is not None  # noqa: S101 - it was registered a line ago
     if environment == "local" and client.active_stack_model.name == "default":
-        client.activate_stack(registered.id)  # ZenML's own stack counts as ours: let it show
-    os.environ[ACTIVE_STACK] = str(registered.id)
+        client.activate_stack(found.id)  # ZenML's own stack counts as ours: let it show
+    os.environ[ACTIVE_STACK] = str(found.id)
 
 
-def set_active(environment: str) -> None:
-    """Do what `zenml stack set` does: choose the environment of all commands from now on."""
-    Client().activate_stack(environment)
+def registered(name: str) -> StackResponse | None:
+    """The stack of that name as ZenML has it; None where it has none."""
+    found = Client().list_stacks(name=name, hydrate=True)
+    return found[0] if found else None
 
 
-def active_environment(state: State) -> str:
-    """The environment of the active stack; local where ZenML has not begun yet.
+def component(kind: StackComponentType, name: str) -> ComponentResponse | None:
+    """The component of that name as ZenML has it; None where it has none."""
+    found = Client().list_stack_components(type=kind, name=name, hydrate=True)
+    return found[0] if found else None
+
+
+def refuse_mixture(stack: StackFile) -> None:
+    """Refuse a stack whose registered parts are not ours, or not as we registered them.
+
+    Raises:
+        ConfigurationError: which part that is, and how it is put back.
+    """
+    found = registered(stack.stack_name)
+    if found is None:
+        return
+    mend = f"python -m millwright stacks --stack {stack.stack_name}"
+    parts = _parts(found)
+    for kind, name in _wanted(stack).items():
+        held = parts.get(kind)
+        if held is None:
+            continue  # the file has gained a component
+        if held != name:
+            raise ConfigurationError(
+                f"stack '{stack.stack_name}' has the {kind.value} '{held}', and stack.yaml says "
+                f"'{name}'; parts of two environments never mix: {mend}"
+            )
+        part = component(kind, name)
+        if part is not None and _changed_by_hand(part):
+            raise ConfigurationError(
+                f"the {kind.value} '{name}' of stack '{stack.stack_name}' was changed in ZenML and "
+                f"is not what stack.yaml says; put it back: {mend}"
+            )
+
+
+def behind(stack: StackFile) -> list[str]:
+    """The kinds of components that the file says otherwise now than when they were registered."""
+    return [
+        kind
+        for kind, part in stack.components.items()
+        if (found := component(StackComponentType(part.type), part.name)) is None
+        or _asked(found) != part.configuration
+    ]
+
+
+def entered() -> bool:
+    """Whether this process has the stack of an environment."""
+    return ACTIVE_STACK in os.environ
+
+
+def active_environment() -> str:
+    """The environment of the stack that was chosen with ZenML.
 
     Raises:
         ConfigurationError: the active stack is none of ours.
     """
-    if not (state.zenml / "config.yaml").is_file() and ACTIVE_STACK not in os.environ:
-        return "local"
     _create_database()
     return current_environment()
 
@@ -169,27 +215,6 @@ def _part(kind: str) -> Any:
     return found
 
 
-def _refuse_mixture(client: Client, stack: StackFile, found: StackResponse) -> None:
-    """Refuse a stack whose parts are not ours, or not as we registered them."""
-    mend = f"python -m millwright stacks --stack {stack.stack_name}"
-    parts = _parts(found)
-    for kind, name in _wanted(stack).items():
-        held = parts.get(kind)
-        if held is None:
-            continue  # the file has gained a component
-        if held != name:
-            raise ConfigurationError(
-                f"stack '{stack.stack_name}' has the {kind.value} '{held}', and stack.yaml says "
-                f"'{name}'; parts of two environments never mix: {mend}"
-            )
-        component = _component(client, kind, name)
-        if component is not None and _changed_by_hand(component):
-            raise ConfigurationError(
-                f"the {kind.value} '{name}' of stack '{stack.stack_name}' was changed in ZenML and "
-                f"is not what stack.yaml says; put it back: {mend}"
-            )
-
-
 def _changed_by_hand(component: ComponentResponse) -> bool:
     mark = (component.labels or {}).get(_MARK)
     return mark is not None and mark != _fingerprint(component.configuration, component.flavor_name)
@@ -203,32 +228,30 @@ def _register_flavors(client: Client) -> None:
             client.create_flavor(source=source, component_type=kind)
 
 
-def _register_component(client: Client, component: Component) -> bool:
+def _register_component(client: Client, part: Component) -> bool:
     """Make sure that a component is registered as its file says; gives whether it was not."""
-    kind = StackComponentType(component.type)
-    found = _component(client, kind, component.name)
+    kind = StackComponentType(part.type)
+    found = component(kind, part.name)
     if found is None:
-        found = client.create_stack_component(
-            component.name, component.flavor, kind, component.configuration
-        )
-    elif found.flavor_name != component.flavor:
+        found = client.create_stack_component(part.name, part.flavor, kind, part.configuration)
+    elif found.flavor_name != part.flavor:
         raise ConfigurationError(
-            f"the {kind.value} '{component.name}' is of flavor '{found.flavor_name}', and "
-            f"stack.yaml says '{component.flavor}'; give it another name there, or remove it: "
-            f"zenml {kind.value.replace('_', '-')} delete {component.name}"
+            f"the {kind.value} '{part.name}' is of flavor '{found.flavor_name}', and "
+            f"stack.yaml says '{part.flavor}'; give it another name there, or remove it: "
+            f"zenml {kind.value.replace('_', '-')} delete {part.name}"
         )
-    elif not _changed_by_hand(found) and _asked(found) == component.configuration:
+    elif not _changed_by_hand(found) and _asked(found) == part.configuration:
         return False
     else:
-        gone = dict.fromkeys(set(found.configuration) - set(component.configuration))
+        gone = dict.fromkeys(set(found.configuration) - set(part.configuration))
         found = client.update_stack_component(
-            component.name, kind, configuration={**gone, **component.configuration}
+            part.name, kind, configuration={**gone, **part.configuration}
         )
     labels = {
-        _MARK: _fingerprint(found.configuration, component.flavor),
-        f"{_MARK}_file": json.dumps(component.configuration, sort_keys=True),
+        _MARK: _fingerprint(found.configuration, part.flavor),
+        f"{_MARK}_file": json.dumps(part.configuration, sort_keys=True),
     }
-    client.update_stack_component(component.name, kind, labels=labels)
+    client.update_stack_component(part.name, kind, labels=labels)
     return True
 
 
@@ -248,16 +271,6 @@ def _wanted(stack: StackFile) -> dict[StackComponentType, str]:
 
 def _parts(stack: StackResponse) -> dict[StackComponentType, str]:
     return {kind: parts[0].name for kind, parts in stack.components.items()}
-
-
-def _stack(client: Client, name: str) -> StackResponse | None:
-    found = client.list_stacks(name=name, hydrate=True)
-    return found[0] if found else None
-
-
-def _component(client: Client, kind: StackComponentType, name: str) -> ComponentResponse | None:
-    found = client.list_stack_components(type=kind, name=name, hydrate=True)
-    return found[0] if found else None
 
 
 def _create_database() -> None:

@@ -108,5 +108,10 @@ class Warehouse(Protocol):
     def tables(self, view: View, definition: str, known: Collection[str]) -> Tables:
         """The rows of `view`: none where another definition made them, or unknown batches did."""
 
-    def engines(self, count: int) -> Sequence[FeatureEngine]:
-        """So many engines, which share the memory that is theirs."""
+    def engines(self, count: int) -> AbstractContextManager[Sequence[FeatureEngine]]:
+        """So many engines for the block, which share the memory that is theirs."""
+
+
+def part_of(memory: str, count: int) -> str:
+    """What each of `count` gets of an amount such as `2GB`."""
+    return f"{float(memory[:-2]) / count:g}{memory[-2:]}"

@@ -56,9 +56,11 @@ def _ask(
         missed = missed + 1 if problems else 0
         if missed == PATIENCE and not done.is_set():
             said = answers.describe(vars(servers), problems)
-            last_words(
-                f"environment '{environment}' has lost a server: {said}; see python -m millwright "
-                f"services status --stack {environment}, and run the same command again to go on "
-                "from here"
-            )
-            os._exit(1)
+            try:
+                last_words(
+                    f"environment '{environment}' has lost a server: {said}; see python -m "
+                    f"millwright services status --stack {environment}, and run the same command "
+                    "again to go on from here"
+                )
+            finally:
+                os._exit(1)

@@ -12,6 +12,7 @@ from zenml.stack.flavor import Flavor
 from zenml.stack.flavor_registry import FlavorRegistry
 from zenml.utils import secret_utils, source_utils
 
+from millwright.check import pods
 from millwright.check.report import Finding
 from millwright.check.stacks import in_clear
 from millwright.configuration import nearest
@@ -59,7 +60,32 @@ def _component(component: Component, place: str) -> list[Finding]:
     if flavor is None:
         wrong = f"'{component.flavor}' is no flavor of a component of type {component.type}"
         return [Finding(f"{place}.flavor", wrong, nearest(component.flavor, sorted(known)))]
-    return [*_configuration(component, flavor, place), *_packages(flavor, place)]
+    found = [*_configuration(component, flavor, place), *_packages(flavor, place)]
+    if not found and (component.type, component.flavor) == ("orchestrator", "kubernetes"):
+        found += _pods(component, place)
+    return found
+
+
+def _pods(orchestrator: Component, place: str) -> Iterator[Finding]:
+    """What the cluster would refuse of the pods that ZenML makes of a step, and of a run."""
+    for key in ("pod_settings", "orchestrator_pod_settings"):
+        for wrong in pods.refused(pod_of(orchestrator.configuration.get(key) or {})):
+            way_out = "say so in its container_security_context, as the namespace demands"
+            yield Finding(f"{place}.{key}", f"a pod's {wrong}", way_out)
+
+
+def pod_of(settings: dict[str, Any]) -> dict[str, Any]:
+    """The `spec` of the pod that ZenML asks Kubernetes for with these pod settings."""
+    from zenml.integrations.kubernetes.manifest_utils import build_pod_manifest
+    from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
+    from zenml.integrations.kubernetes.serialization_utils import serialize_kubernetes_model
+
+    made = build_pod_manifest(
+        "check", "image", ["python"], [], privileged=False,
+        pod_settings=KubernetesPodSettings(**settings),
+    )  # fmt: skip
+    spec: dict[str, Any] = serialize_kubernetes_model(made)["spec"]
+    return spec
 
 
 def _configuration(component: Component, flavor: Flavor, place: str) -> Iterator[Finding]:

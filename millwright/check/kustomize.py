@@ -148,12 +148,18 @@ def _unlisted(folder: Path, made: Rendered) -> None:
 
 def containers(manifests: list[Manifest]) -> Iterator[tuple[Manifest, dict[str, Any]]]:
     """Every container of every object, with the object that it belongs to."""
+    for manifest, pod in pods(manifests):
+        for kind in ("initContainers", "containers"):
+            for container in pod.get(kind) or []:
+                if isinstance(container, dict):
+                    yield manifest, container
+
+
+def pods(manifests: list[Manifest]) -> Iterator[tuple[Manifest, dict[str, Any]]]:
+    """The `spec` of every pod, with the object that it belongs to."""
     for manifest in manifests:
         for pod in _pods(manifest.content):
-            for kind in ("initContainers", "containers"):
-                for container in pod.get(kind) or []:
-                    if isinstance(container, dict):
-                        yield manifest, container
+            yield manifest, pod
 
 
 def _pods(content: Any) -> Iterator[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import kubernetes_validate
 
-from millwright.check import kustomize
+from millwright.check import kustomize, pods
 from millwright.check.kustomize import Manifest, Rendered
 from millwright.check.report import Finding
 from millwright.check.stacks import SECRET_KEY, SECRET_VALUE
@@ -35,8 +35,12 @@ def check(settings: Settings, state: State, root: Path = KUBERNETES) -> list[Fin
         return []
     made = kustomize.render(folder)
     found = list(made.findings)
+    restricted = any(_restricts(manifest) for manifest in made.manifests)
     for manifest in made.manifests:
-        found += [*_schema(manifest), *_secrets(manifest)]
+        invalid = list(_schema(manifest))
+        found += [*invalid, *_secrets(manifest)]
+        if restricted and not invalid:
+            found += _pods(manifest)
     found += [*_images(made, settings, state), *_keys(made, settings, state)]
     if settings.servers == "elsewhere":
         found += _stand_ins(made)
@@ -72,6 +76,18 @@ def _schema(manifest: Manifest) -> Iterator[Finding]:
         yield Finding(manifest.place, f"has no {err}", "add it")
 
 
+def _restricts(manifest: Manifest) -> bool:
+    labels = (manifest.content.get("metadata") or {}).get("labels") or {}
+    return manifest.kind == "Namespace" and labels.get(pods.LABEL) == "restricted"
+
+
+def _pods(manifest: Manifest) -> Iterator[Finding]:
+    for _, pod in kustomize.pods([manifest]):
+        for wrong in pods.refused(pod):
+            way_out = "its namespace lets in no such pod; say so in its securityContext"
+            yield Finding(manifest.place, wrong, way_out)
+
+
 def _short(err: Any) -> str:
     """What a schema says, without the value, which can be long or secret."""
     if err.validator == "additionalProperties":
@@ -102,8 +118,11 @@ def _secrets(manifest: Manifest) -> Iterator[Finding]:
 
 
 def _in_clear(key: str, value: str) -> bool:
-    named = key in _SECRET_VARIABLES or SECRET_KEY.search(key)
-    return bool(value and (named or SECRET_VALUE.search(value)))
+    return bool(value and (_is_secret(key) or SECRET_VALUE.search(value)))
+
+
+def _is_secret(key: str) -> bool:
+    return key in _SECRET_VARIABLES or bool(SECRET_KEY.search(key))
 
 
 def _images(made: Rendered, settings: Settings, state: State) -> Iterator[Finding]:
@@ -129,7 +148,8 @@ def _images(made: Rendered, settings: Settings, state: State) -> Iterator[Findin
         if registry and last.startswith("millwright-") and path != registry.rstrip("/"):
             wrong = f"image {image} is not in the registry that MILLWRIGHT_IMAGE_REGISTRY names"
             if "MILLWRIGHT_IMAGE_REGISTRY" in settings.variables:
-                yield Finding(place, wrong, f"name it {registry.rstrip('/')}/{last}")
+                way_out = f"name it {registry.rstrip('/')}/{last}"
+                yield Finding(place, wrong, way_out, yours=True)
 
 
 def _is_release(tag: str) -> bool:
@@ -157,13 +177,15 @@ def _keys(made: Rendered, settings: Settings, state: State) -> Iterator[Finding]
         given = {str(each.get("name")) for each in container.get("env") or []}
         for source in container.get("envFrom") or []:
             given |= set(configured.get(source.get("configMapRef", {}).get("name"), {}))
+            if "secretRef" in source:  # it has what may stand nowhere else
+                given |= {name for name in needed if _is_secret(name)}
         for each in container.get("env") or []:
             yield from _reference(each, place, needed)
         if "millwright-pipelines" in str(container.get("image")):
             for name in sorted(needed - given):
                 meaning = settings.variables.get(name, "the URL of a server")
                 wrong = f"is not given {name}, {meaning}"
-                way_out = "add it to the ConfigMap, or as secretKeyRef if it is a secret"
+                way_out = "add it to the ConfigMap, or a secretRef if it is a secret"
                 yield Finding(place, wrong, way_out)
     yield from _agreement(made, settings, state)
 
@@ -191,7 +213,8 @@ def _agreement(made: Rendered, settings: Settings, state: State) -> Iterator[Fin
             here = value_of(key, state) if named else None
             if manifest.kind == "ConfigMap" and here is not None and here != str(value):
                 wrong = "is another value than the variable of that name has here"
-                yield Finding(f"{manifest.place}: {key}", wrong, "bring the two together")
+                place = f"{manifest.place}: {key}"
+                yield Finding(place, wrong, "bring the two together", yours=True)
 
 
 def _stand_ins(made: Rendered) -> Iterator[Finding]:
@@ -201,12 +224,12 @@ def _stand_ins(made: Rendered) -> Iterator[Finding]:
         keys = [key for key, value in _texts(manifest.content) if _STAND_IN.search(value)]
         if keys:
             wrong = f"has what stands for something of yours, in {', '.join(keys)}"
-            yield Finding(manifest.place, wrong, way_out)
+            yield Finding(manifest.place, wrong, way_out, yours=True)
     for file, image in made.images:
         name = kustomize.full_name(image)
         if _STAND_IN.search(name):
             wrong = f"image {name} stands for one of yours"
-            yield Finding(f"{file}: images", wrong, way_out)
+            yield Finding(f"{file}: images", wrong, way_out, yours=True)
 
 
 def _texts(content: Any, place: str = "") -> Iterator[tuple[str, str]]:

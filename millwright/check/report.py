@@ -10,11 +10,15 @@ from millwright.settings import REPOSITORY
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """One thing that is missing or wrong: where it stands, what it is, and how it is mended."""
+    """One thing that is missing or wrong: where it stands, what it is, and how it is mended.
+
+    `yours` says that the files of the project cannot have it right, but a machine or plant can.
+    """
 
     place: str
     wrong: str
     way_out: str
+    yours: bool = False
 
     def __str__(self) -> str:
         return f"{self.place}: {self.wrong}; {self.way_out}"

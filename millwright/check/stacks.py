@@ -122,10 +122,10 @@ def _secrets(where: str, value: str, state: State) -> list[Finding]:
     keys = _secret_keys(database, name)
     if keys is None:
         wrong = f"names the secret '{name}', which ZenML does not have"
-        return [Finding(where, wrong, f"zenml secret create {name} --{key}=...")]
+        return [Finding(where, wrong, f"zenml secret create {name} --{key}=...", yours=True)]
     if keys and key not in keys:
         wrong = f"names the key '{key}' of the secret '{name}', which has no such key"
-        return [Finding(where, wrong, f"zenml secret update {name} --{key}=...")]
+        return [Finding(where, wrong, f"zenml secret update {name} --{key}=...", yours=True)]
     return []
 
 
@@ -158,7 +158,7 @@ def _remote(stack: StackFile, file: str, state: State) -> list[Finding]:
         return []
     wrong = f"runs steps elsewhere ({orchestrator.flavor}), and ZenML keeps its records in a file"
     way_out = "name a ZenML server: export ZENML_STORE_URL=https://... and ZENML_STORE_API_KEY=..."
-    return [Finding(f"{file}: orchestrator.flavor", wrong, way_out)]
+    return [Finding(f"{file}: orchestrator.flavor", wrong, way_out, yours=True)]
 
 
 def _zenml_config(state: State) -> dict[str, Any]:
@@ -218,13 +218,13 @@ def _cluster(stack: StackFile, state: State) -> list[Finding]:
     files = [Path(each) for each in given.split(os.pathsep) if each] if given else []
     files = [file for file in files or [Path.home() / ".kube" / "config"] if file.is_file()]
     if not files:
-        way_out = "name one: export KUBECONFIG=FILE"
-        return [Finding(place, f"is the context '{context}', and there is no kubeconfig", way_out)]
+        wrong = f"is the context '{context}', and there is no kubeconfig"
+        return [Finding(place, wrong, "name one: export KUBECONFIG=FILE", yours=True)]
     contexts = sorted({name for file in files for name in _contexts(file)})
     if context in contexts:
         return []
     wrong = f"is the context '{context}', which {', '.join(map(str, files))} does not have"
-    return [Finding(place, wrong, nearest(context, contexts))]
+    return [Finding(place, wrong, nearest(context, contexts), yours=True)]
 
 
 def _contexts(file: Path) -> list[str]:

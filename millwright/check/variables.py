@@ -62,7 +62,7 @@ def check(settings: Settings, state: State) -> list[Finding]:
         value = value_of(name, state)
         if value is None:
             way_out = f"export {name}={_example(name, settings)}"
-            found.append(Finding(name, f"is not set: {meaning}", way_out))
+            found.append(Finding(name, f"is not set: {meaning}", way_out, yours=True))
         elif name in _FORMS and not re.fullmatch(_FORMS[name][0], value):
             found.append(Finding(name, "is of another form", f"it is {_FORMS[name][1]}"))
     return found
@@ -90,6 +90,10 @@ def place(url: str) -> str:
 
 def _url(server: str, name: str, settings: Settings, state: State) -> list[Finding]:
     example = _example(name, settings)
+    if server == "mlflow" and "@" in (value_of(name, state) or ""):
+        wrong = "has a login in it, which runs and registered models would keep"
+        way_out = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+        return [Finding(name, wrong, way_out)]
     try:
         url = named(server, state)
         parts = urlsplit(url or "")
@@ -116,13 +120,8 @@ def _open_ways(server: str, name: str, parts: SplitResult) -> list[Finding]:
         if mode in ("disable", "allow"):
             wrong = f"goes to PostgreSQL without TLS by sslmode={mode}"
             found.append(Finding(name, wrong, "say sslmode=verify-full, or sslmode=require"))
-    if server == "mlflow":
-        if parts.scheme != "https" and parts.hostname not in _LOOPBACK:
-            found.append(Finding(name, "goes to MLflow without TLS", "begin it with https://"))
-        if parts.username is not None or parts.password is not None:
-            wrong = "has a login in it, which runs and registered models would keep"
-            way_out = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
-            found.append(Finding(name, wrong, way_out))
+    if server == "mlflow" and parts.scheme != "https" and parts.hostname not in _LOOPBACK:
+        found.append(Finding(name, "goes to MLflow without TLS", "begin it with https://"))
     return found
 
 
@@ -133,10 +132,10 @@ def _not_started(server: str, state: State) -> list[Finding]:
             return []
     except ConfigurationError:
         wrong = "cannot be read as a list of servers"
-        return [Finding(str(state.endpoints), wrong, f"make it anew: {start}")]
+        return [Finding(str(state.endpoints), wrong, f"make it anew: {start}", yours=True)]
     wrong = f"no URL of {server} is known"
     way_out = f"start it here: {start}, or name it: export {VARIABLES[server]}={EXAMPLES[server]}"
-    return [Finding(VARIABLES[server], wrong, way_out)]
+    return [Finding(VARIABLES[server], wrong, way_out, yours=True)]
 
 
 def _mlflow_elsewhere(state: State) -> list[Finding]:

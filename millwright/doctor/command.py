@@ -19,7 +19,7 @@ from millwright.endpoints import mlflow_uri
 from millwright.errors import BusyError, ConfigurationError
 from millwright.lock import held
 from millwright.raw_store import first_line
-from millwright.settings import load_settings, process_environment, state
+from millwright.settings import load_settings, state
 
 PATIENCE = 5.0  # seconds that a repair waits for a run to end
 
@@ -111,11 +111,10 @@ def _adopt(patient: Patient) -> None:
         uri: str | None = mlflow_uri(patient.state)
     except ConfigurationError:
         uri = None  # the check of the servers says it
-    variables = process_environment(patient.state, uri)
+    process.adopt(patient.state, uri)
     if uri is None:
-        variables = {k: v for k, v in variables.items() if k not in MLFLOW}
-    process._export(patient.state, {**variables, **process._own(patient.state)})
-    os.environ["MILLWRIGHT_ENVIRONMENT"] = patient.environment
+        for name in MLFLOW:
+            os.environ.pop(name, None)
 
 
 def _repair(patient: Patient, found: Sequence[Finding]) -> tuple[list[str], list[Finding]]:

@@ -17,7 +17,7 @@ from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, moved
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet
 from millwright.postgres.connection import connect
-from millwright.view_files import MANIFEST
+from millwright.raw_store import RawStore
 from millwright.views import feature_views, published
 
 # The files, what each is called, and what is lost with it.
@@ -167,21 +167,22 @@ def _of_fleet(patient: Patient, fleet: Fleet, views: dict[str, FeatureView]) -> 
     if never:
         shown = ", ".join(never[:NAMED])
         return Finding(title, "warning", f"{len(never)} views were never online: {shown}", mend)
-    late = [name for name, end in ends.items() if _made(patient, fleet, name) > end]
     oldest = min(ends.values())
     said = f"{len(ends)} views as of {oldest:%Y-%m-%d %H:%M} UTC, {_age(oldest)} ago"
-    if late:
-        return Finding(title, "warning", f"{said}; newer offline: {', '.join(late)}", mend)
+    if later := brought_since(patient, fleet, oldest):
+        batches = "1 batch" if later == 1 else f"{later} batches"
+        return Finding(title, "warning", f"{said}; {batches} of raw rows came later", mend)
     return Finding(title, "ok", said)
 
 
-def _made(patient: Patient, fleet: Fleet, view: str) -> datetime:
-    """When the rows of a view were made; long ago where nothing tells."""
-    try:
-        time = (patient.state.offline(fleet.name) / view / MANIFEST).stat().st_mtime
-    except OSError:
-        time = 0.0
-    return datetime.fromtimestamp(time, UTC)
+def brought_since(patient: Patient, fleet: Fleet, moment: datetime) -> int:
+    """How many batches of raw rows have come since `moment`, whenever they were true or known.
+
+    The raw store is made of files in every environment, wherever the feature tables are.
+    """
+    store = RawStore(patient.state.raw(fleet.name), fleet)
+    times = (path.stat().st_mtime for path in (store.folder / "batches").glob("*.json"))
+    return sum(datetime.fromtimestamp(time, UTC) > moment for time in times)
 
 
 def _age(moment: datetime) -> str:

@@ -32,7 +32,11 @@ def database_path() -> Path:
 def database(patient: Patient) -> Iterator[Finding]:
     """Whether ZenML's database can be opened, by this version of ZenML."""
     path = database_path()
-    if os.environ.get(STORE):
+    if elsewhere := os.environ.get(STORE):
+        if STORE in patient.settings.variables:
+            said = f"ZenML's server keeps it, at {without_password(elsewhere)}"
+            yield Finding("zenml database", "ok", said)
+            return
         said = f"{LEFT_OUT}, because {STORE} is set"
         yield Finding("zenml database", "warning", said, f"unset {STORE}")
     elif not path.is_file():
@@ -52,14 +56,17 @@ def database(patient: Patient) -> Iterator[Finding]:
         yield Finding("zenml database", "ok", f"{path}, of version {version('zenml')}")
 
 
-def opened() -> Client | None:
+def opened(patient: Patient) -> Client | None:
     """ZenML's client; None where it has nothing yet.
 
     Raises:
-        MillwrightError: the database cannot be opened without changing it.
+        MillwrightError: the database cannot be opened without changing it, or is not this
+            environment's.
     """
     path = database_path()
     if os.environ.get(STORE):
+        if STORE in patient.settings.variables:
+            return Client()
         raise MillwrightError(f"{LEFT_OUT}, because {STORE} is set")
     if not path.is_file():
         return None
@@ -70,41 +77,34 @@ def opened() -> Client | None:
 
 def registered(patient: Patient) -> Iterator[Finding]:
     """Whether the registered stack is what its file says."""
-    client, mend = opened(), patient.command("stacks")
+    client, mend = opened(patient), patient.command("stacks")
 
     def repair() -> str:
         return f"stack {patient.environment}: {stack.register(patient.environment, patient.state)}"
 
     patient.needs_places()
     file = stack_file.read(patient.environment, patient.state)
-    found = stack._stack(client, file.stack_name) if client else None
-    if client is None or found is None:
+    if client is None or stack.registered(file.stack_name) is None:
         yield Finding("stack", "ok", "not registered yet; the first run does that")
         return
     try:
-        stack._refuse_mixture(client, file, found)
+        stack.refuse_mixture(file)
     except ConfigurationError as err:
         yield Finding("stack", "fault", str(err), mend, repair)
         return
-    behind = [kind for kind, part in file.components.items() if not _current(client, part)]
-    if behind:
+    if behind := stack.behind(file):
         said = f"registered otherwise than its file says now: {', '.join(behind)}"
         yield Finding("stack", "warning", said, mend, repair)
         return
     said = f"{file.stack_name} is registered as its file says"
     yield Finding("stack", "ok", f"{said}: {len(file.components)} components")
-    yield from _tracking(client, patient, file)
+    yield from _tracking(patient, file)
 
 
-def _current(client: Client, part: stack_file.Component) -> bool:
-    found = stack._component(client, StackComponentType(part.type), part.name)
-    return found is not None and stack._asked(found) == part.configuration
-
-
-def _tracking(client: Client, patient: Patient, file: stack_file.StackFile) -> Iterator[Finding]:
+def _tracking(patient: Patient, file: stack_file.StackFile) -> Iterator[Finding]:
     """Whether ZenML's component writes to the MLflow that is this environment's."""
     name = file.components["experiment_tracker"].name
-    found = stack._component(client, StackComponentType.EXPERIMENT_TRACKER, name)
+    found = stack.component(StackComponentType.EXPERIMENT_TRACKER, name)
     there = (found.configuration if found else {}).get("tracking_uri")
     wanted = mlflow_uri(patient.state)
     if there == wanted:
@@ -117,7 +117,7 @@ def _tracking(client: Client, patient: Patient, file: stack_file.StackFile) -> I
 
 def active(patient: Patient) -> Iterator[Finding]:
     """The active stack, which commands without `--stack` go by."""
-    client = opened()
+    client = opened(patient)
     name = str(client.active_stack_model.name) if client else "default"
     if name == "default":
         yield Finding("active stack", "ok", "none was chosen, so it is local")
@@ -131,14 +131,14 @@ def active(patient: Patient) -> Iterator[Finding]:
 
 def runs(patient: Patient) -> Iterator[Finding]:
     """Runs that ZenML has as unfinished, and that no process is at work on."""
-    client = opened()
+    client = opened(patient)
     left = unfinished(client, patient) if client else []
     # Looked at afterwards: whoever is at work held the lock before ZenML knew of the run.
     if at_work(patient):
         yield Finding("runs", "ok", f"a run is at work now ({holder(patient)})")
     elif not left:
         yield Finding("runs", "ok", "none was left unfinished")
-    elif _run_elsewhere(client, patient):
+    elif _run_elsewhere(patient):
         said = f"{len(left)} are at work, as far as ZenML knows: {_names(left)}"
         yield Finding("runs", "ok", said)
     else:
@@ -147,9 +147,9 @@ def runs(patient: Patient) -> Iterator[Finding]:
         yield Finding("runs", "warning", said, mend, lambda: _end(client, patient))
 
 
-def _run_elsewhere(client: Client, patient: Patient) -> bool:
+def _run_elsewhere(patient: Patient) -> bool:
     """Whether the stack's steps run where the lock says nothing of them."""
-    found = stack._stack(client, patient.environment)
+    found = stack.registered(patient.environment)
     parts = found.components.get(StackComponentType.ORCHESTRATOR, []) if found else []
     return any(part.flavor_name != "local" for part in parts)
 
@@ -161,7 +161,7 @@ def _names(left: list[PipelineRunResponse]) -> str:
 
 def unfinished(client: Client, patient: Patient) -> list[PipelineRunResponse]:
     """The runs of the environment's stack that ZenML has as unfinished."""
-    found = stack._stack(client, patient.environment)
+    found = stack.registered(patient.environment)
     if found is None:
         return []
     return [

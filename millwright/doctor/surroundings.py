@@ -32,7 +32,7 @@ def _elsewhere(patient: Patient) -> Iterator[Finding]:
         if given.get(name) and given[name] not in expected:
             said = f"{name} is {given[name]}, and ZenML's state is examined there"
             yield _unset(name, "warning", said)
-    if given.get(STORE):
+    if given.get(STORE) and STORE not in patient.settings.variables:
         shown = without_password(given[STORE])
         yield _unset(STORE, "fault", f"{STORE} is {shown}, and ZenML would work there")
     yield from _mlflow(patient)

@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 import adbc_driver_manager
 import psycopg2
 from adbc_driver_postgresql import dbapi
 
-from millwright.endpoints import without_password
+from millwright.endpoints import with_parameters, without_password, without_secrets
 from millwright.errors import MillwrightError
 from millwright.raw_store import first_line
 
@@ -22,8 +21,8 @@ _PARAMETERS = {
     "keepalives_count": "2",
     "tcp_user_timeout": "9000",
     "application_name": "millwright",
-    "options": "-c timezone=UTC -c jit=off",
 }
+_OPTIONS = "-c timezone=UTC -c jit=off"
 
 
 def connect(url: str) -> Any:
@@ -48,14 +47,12 @@ def errors_named(url: str, doing: str) -> Iterator[None]:
     try:
         yield
     except ERRORS as err:
+        said = without_secrets(first_line(err), url, _complete(url))
         raise MillwrightError(
-            f"cannot {doing} in {without_password(url)}: {first_line(err)}; see that the server "
+            f"cannot {doing} in {without_password(url)}: {said}; see that the server "
             "runs (python -m millwright services status), and run again to go on from here"
         ) from err
 
 
 def _complete(url: str) -> str:
-    parts = urlsplit(url)
-    query = {**_PARAMETERS, **dict(parse_qsl(parts.query))}
-    # libpq reads a plus sign as it is.
-    return urlunsplit(parts._replace(query=urlencode(query).replace("+", "%20")))
+    return with_parameters(url, _OPTIONS, _PARAMETERS)

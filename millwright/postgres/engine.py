@@ -27,6 +27,10 @@ class PostgresEngine:
         self._do("SET max_parallel_workers_per_gather = 0")
         self._compiled: dict[str, str] = {}
 
+    def close(self) -> None:
+        """Let go of the connection."""
+        self.connection.close()
+
     def compute(self, period: str, views: Sequence[View]) -> Iterator[tuple[View, Rows]]:
         """The rows of each view whose `event_timestamp` lies in `period`.
 

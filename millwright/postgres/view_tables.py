@@ -5,18 +5,21 @@ made from - the definition of the view, the batches of the raw store and, of sco
 stands in the manifest too; a table made from anything else is made anew.
 """
 
+import contextlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
+import psycopg2
 import pyarrow as pa
 
 from millwright import periods
+from millwright.errors import MillwrightError
 from millwright.fleet import Fleet
-from millwright.postgres.connection import connect_arrow
+from millwright.postgres.connection import connect_arrow, errors_named
 from millwright.sql import literal, quoted
+from millwright.stores.postgres_tables import index
 from millwright.views import View
 from millwright.warehouse import ALWAYS, KEYS, Rows
 
@@ -66,25 +69,31 @@ class ViewTable:
 
     def read(self, period: str) -> pa.Table:
         """The rows of one period."""
-        return self._fetch(f"SELECT {self._columns()} FROM {self._table} WHERE {self._of(period)}")
+        (found,) = self._fetch(
+            f"SELECT {self._columns()} FROM {self._table} WHERE {self._of(period)}"
+        )
+        return found
 
     def frame(self, periods: Iterable[str], columns: Sequence[str]) -> pd.DataFrame:
         """Some columns of some periods, in order of time."""
         names = ", ".join(map(quoted, columns))
         order = f"ORDER BY {', '.join(KEYS)}"
-        tables = [
-            self._fetch(f"SELECT {names} FROM {self._table} WHERE {self._of(period)} {order}")
-            for period in sorted(periods)
-        ]
-        if not tables:
+        wanted = sorted(periods)
+        if not wanted:
             return pd.DataFrame(columns=list(columns))
+        tables = self._fetch(
+            *(
+                f"SELECT {names} FROM {self._table} WHERE {self._of(period)} {order}"
+                for period in wanted
+            )
+        )
         return pa.concat_tables(tables).to_pandas()
 
     def observed(self) -> pd.DataFrame:
         """One row per machine: `machine_id`, and the times of its `first` and `last` row (UTC)."""
         if not self.periods:
             return pd.DataFrame(columns=["machine_id", "first", "last"])
-        found = self._fetch(
+        (found,) = self._fetch(
             "SELECT machine_id, min(event_timestamp) AS first, max(event_timestamp) AS last "
             f'FROM {self._table} GROUP BY machine_id ORDER BY machine_id COLLATE "C"'
         )
@@ -94,10 +103,8 @@ class ViewTable:
         """When the newest of its rows became known (UTC); None where there are none."""
         if not self.periods:
             return None
-        known: datetime = self._do(f"SELECT max(created_timestamp) FROM {self._table}").fetchone()[
-            0
-        ]
-        return known
+        ((known,),) = self._do(f"SELECT max(created_timestamp) FROM {self._table}")
+        return cast("datetime", known)
 
     def fill(self, period: str, rows: Rows) -> None:
         """Replace the rows of `period` by what a query selects."""
@@ -152,19 +159,19 @@ class ViewTable:
         self._do(f"ANALYZE {self._table}")
 
     def _read_manifest(self, known: Collection[str]) -> None:
-        there = self._do(
+        (there,) = self._do(
             f"SELECT to_regclass({literal(self._manifest)}), to_regclass({literal(self._table)})"
-        ).fetchone()
+        )
         if None in there:
             return
         held = self._do(
             f"SELECT definition, batches, detector FROM {self._manifest} WHERE view = {self._view}"
-        ).fetchone()
-        if held is None or held[0] != self.definition or not set(held[1]) <= set(known):
-            return
-        self.batches, self.detector = tuple(held[1]), held[2]
-        lines = f"SELECT period, rows FROM {self._lines} WHERE view = {self._view}"
-        self.periods = dict(self._do(lines).fetchall())
+        )
+        for definition, batches, detector in held:
+            if definition == self.definition and set(batches) <= set(known):
+                self.batches, self.detector = tuple(batches), detector
+                lines = f"SELECT period, rows FROM {self._lines} WHERE view = {self._view}"
+                self.periods = dict(self._do(lines))
 
     def _create(self, execute: Any) -> None:
         """Make the table anew, empty, with the index that point-in-time joins go by."""
@@ -176,10 +183,8 @@ class ViewTable:
             "event_timestamp timestamptz NOT NULL, created_timestamp timestamptz NOT NULL, "
             f"{', '.join(columns)})"
         )
-        execute(
-            f"CREATE INDEX ON {self._table} "
-            "(machine_id, event_timestamp DESC, created_timestamp DESC)"
-        )
+        machine, event, created = KEYS
+        execute(index(self._table, [machine], event, created))
 
     def _head(self, execute: Any) -> None:
         """Write what the rows were made from."""
@@ -217,11 +222,18 @@ class ViewTable:
     def _columns(self) -> str:
         return ", ".join([*KEYS, *map(quoted, self.view.features)])
 
-    def _fetch(self, sql: str) -> pa.Table:
-        with connect_arrow(self.url) as connection, connection.cursor() as cursor:
-            cursor.execute(sql)
-            found: pa.Table = cursor.fetch_arrow_table()
-        return found
+    def _fetch(self, *queries: str) -> list[pa.Table]:
+        """What each query selects, through one connection."""
+        with (
+            errors_named(self.url, "read the feature tables"),
+            connect_arrow(self.url) as connection,
+            connection.cursor() as cursor,
+        ):
+            found = []
+            for query in queries:
+                cursor.execute(query)
+                found.append(cursor.fetch_arrow_table())
+            return found
 
 
 def _narrow(name: str, kind: str) -> str:
@@ -233,12 +245,14 @@ def _narrow(name: str, kind: str) -> str:
     return f"CASE WHEN abs({column}) < {_TINY} THEN 0 ELSE {column} END::real"
 
 
-@contextmanager
+@contextlib.contextmanager
 def _transaction(execute: Any) -> Iterator[Any]:
     execute("BEGIN")
     try:
         yield execute
     except BaseException:
-        execute("ROLLBACK")
+        # Where the connection is lost it is rolled back already, and the cause is what counts.
+        with contextlib.suppress(MillwrightError, psycopg2.Error):
+            execute("ROLLBACK")
         raise
     execute("COMMIT")

@@ -1,22 +1,22 @@
 """Feature tables in PostgreSQL, computed there from its own copy of the raw store."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import ExitStack, closing, contextmanager
 from types import ModuleType
 from typing import Any
 
 from millwright import terminal
 from millwright.fleet import Fleet
-from millwright.postgres import engine, raw_tables
+from millwright.lock import PATIENCE
+from millwright.postgres import engine, lock, names, raw_tables
 from millwright.postgres.connection import connect, connect_arrow, errors_named
 from millwright.postgres.engine import PostgresEngine
 from millwright.postgres.raw_tables import RawTables
 from millwright.postgres.view_tables import ViewTable, schema_of
 from millwright.raw_store import RawStore
 from millwright.settings import Engine
-from millwright.sql import literal
-from millwright.views import View
+from millwright.views import View, feature_views
+from millwright.warehouse import part_of
 
 
 class PostgresWarehouse:
@@ -27,6 +27,7 @@ class PostgresWarehouse:
         self.fleet = fleet
         self.raw = raw
         self.settings = settings
+        self._connection: Any = None
 
     @property
     def modules(self) -> Sequence[ModuleType]:
@@ -36,33 +37,50 @@ class PostgresWarehouse:
     @contextmanager
     def updating(self) -> Iterator[None]:
         """Load what is new in the raw store; keep others from changing the same tables."""
-        with errors_named(self.url, "write the feature tables"):
+        schemas = (RawTables(self.fleet).schema, schema_of(self.fleet))
+        names.check(self.fleet, schemas, feature_views(self.fleet))
+        with errors_named(self.url, "write the feature tables"), self._connected() as connection:
             # The lock of the environment holds on this machine; this one holds for the server.
-            self._do(f"SELECT pg_advisory_lock(hashtext({literal(schema_of(self.fleet))}))")
-            try:
-                with terminal.progress() as show, connect_arrow(self.url) as connection:
-                    RawTables(self.fleet).load(connection, self.raw, show)
-                yield
-            finally:
-                self._connection.close()
-                del self.__dict__["_connection"]
+            lock.take(connection, schema_of(self.fleet), terminal.say, PATIENCE)
+            with terminal.progress() as show, connect_arrow(self.url) as arrow:
+                RawTables(self.fleet).load(arrow, self.raw, show)
+            yield
 
     def tables(self, view: View, definition: str, known: Collection[str]) -> ViewTable:
         """The table of `view`."""
-        with errors_named(self.url, "read the feature tables"):
+        with self._connected():
             return ViewTable(self.url, self.fleet, view, definition, known, self._do)
 
-    def engines(self, count: int) -> Sequence[PostgresEngine]:
-        """So many engines, each in a connection of its own."""
-        return [
-            PostgresEngine(self.fleet, self.url, self.settings.memory_limit) for _ in range(count)
-        ]
+    @contextmanager
+    def engines(self, count: int) -> Iterator[Sequence[PostgresEngine]]:
+        """So many engines, each with its part of the memory and a connection of its own."""
+        limit = part_of(self.settings.memory_limit, count)
+        with ExitStack() as stack:
+            yield [
+                stack.enter_context(closing(PostgresEngine(self.fleet, self.url, limit)))
+                for _ in range(count)
+            ]
 
-    @cached_property
-    def _connection(self) -> Any:
-        return connect(self.url)
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """One connection for the block, and for blocks within it."""
+        if self._connection is not None:
+            yield self._connection
+            return
+        with errors_named(self.url, "read the feature tables"):
+            self._connection = connect(self.url)
+        try:
+            yield self._connection
+        finally:
+            self._connection.close()
+            self._connection = None
 
-    def _do(self, sql: str) -> Any:
-        cursor = self._connection.cursor()
-        cursor.execute(sql)
-        return cursor
+    def _do(self, sql: str) -> list[tuple[Any, ...]]:
+        """The rows that a statement gives; none of one that gives no rows."""
+        with (
+            errors_named(self.url, "use the feature tables"),
+            self._connected() as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(sql)
+            return list(cursor.fetchall()) if cursor.description else []

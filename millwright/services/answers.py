@@ -4,13 +4,13 @@ What a library does while a server is away is no guide: some wait for ever, some
 name neither the server nor the way out. So a pipeline asks here first.
 """
 
+import os
 import queue
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from urllib.parse import unquote
 
-from millwright.endpoints import Endpoints, without_password
+from millwright.endpoints import Endpoints, without_password, without_secrets
 from millwright.errors import MillwrightError
 
 SECONDS = 5.0
@@ -59,10 +59,12 @@ def mlflow_version(url: str, seconds: float) -> str:
     """The version of the MLflow server at `url`, which has said that it is well."""
     import requests  # as MLflow's own client does, with the same variables for certificates
 
-    health = requests.get(f"{url.rstrip('/')}/health", timeout=seconds)
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME")
+    login = (user, os.environ.get("MLFLOW_TRACKING_PASSWORD", "")) if user else None
+    health = requests.get(f"{url.rstrip('/')}/health", timeout=seconds, auth=login)
     if health.status_code != requests.codes.ok or health.text.strip() != "OK":
         raise ConnectionError(f"HTTP {health.status_code}, and no MLflow server says that")
-    return requests.get(f"{url.rstrip('/')}/version", timeout=seconds).text.strip()
+    return requests.get(f"{url.rstrip('/')}/version", timeout=seconds, auth=login).text.strip()
 
 
 ASKING: Mapping[str, Callable[[str, float], str]] = {
@@ -142,9 +144,5 @@ def _speaks_of(said: str, words: Sequence[str]) -> bool:
 
 def clean(said: str, url: str) -> str:
     """`said` without the password of `url`, shortened."""
-    # Taken apart by hand: the URL may be what is wrong.
-    password = url.partition("://")[2].rpartition("@")[0].partition(":")[2]
-    said = said.replace(url, without_password(url))
-    for secret in {password, unquote(password)} - {""}:
-        said = said.replace(secret, "***")
+    said = without_secrets(said, url)
     return said if len(said) <= LONGEST else f"{said[:LONGEST]}..."

@@ -6,8 +6,7 @@ Clients need nothing but the URL: artifacts go through the server.
 import sys
 from pathlib import Path
 
-from sqlalchemy import make_url
-
+from millwright.endpoints import with_parameters
 from millwright.services.addresses import HOST
 from millwright.services.process import Server
 
@@ -36,8 +35,4 @@ def server(folder: Path, port: int, database: str, artifacts: Path) -> Server:
 
 def in_schema(database: str) -> str:
     """The URL of `database`, with tables made and looked for in MLflow's schema."""
-    url = make_url(database)
-    given = url.query.get("options", ())
-    options = [given] if isinstance(given, str) else list(given)
-    both = " ".join([*options, f"-csearch_path={SCHEMA}"])
-    return url.update_query_dict({"options": both}).render_as_string(hide_password=False)
+    return with_parameters(database, f"-csearch_path={SCHEMA}", {})

@@ -39,9 +39,9 @@ class Server:
     folder: Path
     command: Sequence[str]
     executable: Path
-    environment: Mapping[str, str] = field(default_factory=dict)
-    configuration: str = ""
-    password: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    configuration: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
     account: Account = field(default_factory=Account)
 
     @property

@@ -204,8 +204,7 @@ class Observed:
             await JSONResponse({"error": "internal error"}, 500)(scope, receive, noting)
         finally:
             path = scope["path"] if scope["path"] in self.paths else "other"
-            self.metrics.requests.labels(path, str(status or 500)).inc()
-            self.metrics.seconds.labels(path).observe(time.perf_counter() - began)
+            self.metrics.requested(path, status or 500, time.perf_counter() - began)
 
 
 async def _fault(request: Request, err: Exception) -> Response:

@@ -22,7 +22,12 @@ def add_parser(verbs: Any) -> None:
     """Add the verb to the sub-parsers `verbs`."""
     serving = verbs.add_parser("serve", help="answer over HTTP which machines will fail")
     usual = os.environ.get("MILLWRIGHT_ENVIRONMENT", "local")
-    serving.add_argument("--stack", default=usual, help=f"an environment (default: {usual})")
+    serving.add_argument(
+        "--stack",
+        default=usual,
+        help="an environment; without it that of MILLWRIGHT_ENVIRONMENT, else local, and never "
+        f"the active ZenML stack, for a service knows no ZenML (now: {usual})",
+    )
     serving.add_argument("--fleet", help=f"whose champion answers (default: {FLEET})")
     serving.add_argument("--host", default="127.0.0.1")
     serving.add_argument("--port", type=int, default=8000, help="0 for any that is free")

@@ -13,9 +13,11 @@ FAULT = {
 }
 FAULTS = {
     "400": "the body is no JSON",
+    "408": "the body does not arrive in time",
     "413": "the body is too long",
     "415": "the body is not sent as JSON",
     "422": "the body does not ask for what can be answered",
+    "500": "an error that nobody has foreseen; the log has its place",
     "503": "no release is loaded, or the feature store does not answer",
 }
 

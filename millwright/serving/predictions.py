@@ -44,7 +44,10 @@ class PredictionRequest(Strict):
 
 
 class ViewState(Strict):
-    """What a feature view had for a machine; `age` is in seconds, from `event_time` to as_of."""
+    """What a feature view had for a machine; `age` is in seconds, from `event_time` to as_of.
+
+    A row of the future, by a clock that is wrong, is missing and has a negative age.
+    """
 
     status: Literal["present", "stale", "missing"]
     event_time: datetime | None
@@ -172,7 +175,10 @@ def _probabilities(
 def _refuse_what_came_later(
     features: OnlineFeatures, machines: tuple[str, ...], as_of: datetime
 ) -> None:
-    """The online store keeps the newest row alone: what was before it can no longer be said."""
+    """The online store keeps the newest row alone: what was before it can no longer be said.
+
+    Such a machine was perhaps well known then, so that `unknown` would be no honest answer.
+    """
     for view, events in features.events.items():
         for machine, event in zip(machines, events, strict=True):
             if event is not None and event > as_of:

@@ -188,6 +188,10 @@ class OrderedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
 
     def delete_table(self, config: RepoConfig, table: FeatureView) -> None:
         """Remove every field of a view, and the keys that have no others."""
+        with _answering(config):
+            self._delete_fields(config, table)
+
+    def _delete_fields(self, config: RepoConfig, table: FeatureView) -> None:
         client = self._get_client(config.online_store)
         view = _versioned_fv_name(table, config)
         names = {f.name for f in table.features} | self._known_features(config, table)

@@ -32,7 +32,7 @@ from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMeta
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.saved_dataset import SavedDatasetStorage
 from feast.types import from_feast_to_pyarrow_type
-from pydantic import StrictStr
+from pydantic import Field, StrictStr
 
 from millwright.errors import DataError
 from millwright.stores import postgres_join, postgres_tables, postgres_writes
@@ -51,11 +51,15 @@ from millwright.stores.postgres_tables import INSTANT
 
 
 class AsofPostgresOfflineStoreConfig(PostgreSQLOfflineStoreConfig):  # type: ignore[misc]
-    """The section `offline_store` of `feature_store.yaml`."""
+    """The section `offline_store` of `feature_store.yaml`.
+
+    `threads` is how many sessions a join of many cut-offs may have.
+    """
 
     type: StrictStr = "millwright.stores.postgres.AsofPostgresOfflineStore"
     password: StrictStr = ""
     sslmode: StrictStr | None = "prefer"
+    threads: int = Field(default=2, gt=0)
 
 
 class AsofPostgresRetrievalJob(AsofRetrievalJob):
@@ -114,6 +118,7 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
                     timestamp,
                     histories,
                     as_known=filter_by_created_timestamp,
+                    threads=config.offline_store.threads,
                 )
 
         check_cutoffs(cutoffs, timestamp, histories)

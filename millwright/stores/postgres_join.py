@@ -14,9 +14,10 @@ Both yield places of rows, and the wide columns are fetched once, at the end, fo
 """
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -25,10 +26,13 @@ from millwright.errors import DataError
 from millwright.stores.asof_join import History, check_cutoffs, to_microseconds
 from millwright.stores.parquet_files import Files
 from millwright.stores.postgres_search import Key, Search
-from millwright.stores.postgres_server import Session, translated
+from millwright.stores.postgres_server import Session, connect, translated
 from millwright.stores.postgres_tables import Source, Table, check
 
 NOWHERE = Files(Path(), ())
+# Cut-offs that are worth another session, which has to be given all of them.
+MANY = 50_000
+Columns: TypeAlias = "list[tuple[str, pa.Array[Any]]]"
 TEXTS = ("text", "character varying", "character", "name")
 
 
@@ -63,11 +67,13 @@ def join(
     histories: Sequence[TableHistory],
     *,
     as_known: bool,
+    threads: int = 1,
 ) -> pa.Table:
     """Add to `cutoffs` the features of each history as of the time in column `timestamp`.
 
     The result has the rows of `cutoffs` in their order, its columns as they were, and null where
-    nothing was found. A null key or time finds nothing; a time without a zone is in UTC.
+    nothing was found. A null key or time finds nothing; a time without a zone is in UTC. Of many
+    cut-offs up to `threads` sessions search side by side, all in what `session` sees.
 
     Raises:
         InputError: the cut-offs lack a column, or have one of the name of a feature.
@@ -75,20 +81,49 @@ def join(
         MillwrightError: the server was lost on the way.
     """
     check_cutoffs(cutoffs, timestamp, histories)
+    sessions = min(threads, len(histories)) if cutoffs.num_rows >= MANY else 1
+    parts = [histories[number::sessions] for number in range(sessions)]
+
+    def found(session: Session, part: int) -> list[Columns]:
+        return _found(session, cutoffs, timestamp, parts[part], as_known=as_known)
+
+    snapshot = session.snapshot() if sessions > 1 else None
+
+    def beside(part: int) -> list[Columns]:
+        with connect(session.server, snapshot=snapshot) as another:
+            return found(another, part)
+
+    with ThreadPoolExecutor(sessions) as workers:
+        begun = [workers.submit(beside, part) for part in range(1, sessions)]
+        done = [found(session, 0), *(each.result() for each in begun)]
+    result = cutoffs
+    for number in range(len(histories)):
+        for name, column in done[number % sessions][number // sessions]:
+            result = result.append_column(name, column)
+    return result
+
+
+def _found(
+    session: Session,
+    cutoffs: pa.Table,
+    timestamp: str,
+    histories: Sequence[TableHistory],
+    *,
+    as_known: bool,
+) -> list[Columns]:
+    """The columns of each history."""
     # All at first: later, temporary tables could be taken for tables of the same name.
     tables = [history.source.find(session, n) for n, history in enumerate(histories)]
     given = _load(session, cutoffs, timestamp, histories)
-    result, numbered = cutoffs, None
+    found, numbered = [], None
     for number, (history, table) in enumerate(zip(histories, tables, strict=True)):
         if numbered != set(history.keys):
             _number(session, given, history)
             numbered = set(history.keys)
         with translated(session.server, table.name):
             search = _search(session, history, table, given, as_known=as_known)
-            columns = _features(search, history, given, number)
-        for name, column in columns:
-            result = result.append_column(name, column)
-    return result
+            found.append(_features(search, history, given, number))
+    return found
 
 
 def _load(
@@ -168,9 +203,7 @@ def _search(
     )
 
 
-def _features(
-    search: Search | None, history: History, given: _Cutoffs, number: int
-) -> "list[tuple[str, pa.Array[Any]]]":
+def _features(search: Search | None, history: History, given: _Cutoffs, number: int) -> Columns:
     """The columns of `history`, each as long as the cut-offs."""
     size = given.table.num_rows
     if search is None:
@@ -186,7 +219,7 @@ def _features(
     return _in_order(history, rows, size)
 
 
-def _in_order(history: History, found: pa.Table, size: int) -> "list[tuple[str, pa.Array[Any]]]":
+def _in_order(history: History, found: pa.Table, size: int) -> Columns:
     """Put the rows found into the order of the cut-offs, with null where there is none."""
     places = np.full(size, -1)
     places[found.column(0).to_numpy()] = np.arange(found.num_rows)

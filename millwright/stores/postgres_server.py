@@ -12,7 +12,7 @@ import pyarrow as pa
 from adbc_driver_postgresql import dbapi
 
 from millwright.errors import ConfigurationError, DataError, MillwrightError
-from millwright.sql import quoted
+from millwright.sql import literal, quoted
 
 # A host name may stand for two addresses, and libpq waits for each of them.
 PATIENCE = {
@@ -84,14 +84,23 @@ class Session:
         plain = [pa.field(column.name, column.type) for column in rows.schema]
         return rows.cast(pa.schema(plain))
 
+    def snapshot(self) -> str:
+        """What this transaction sees, for others to see the same for as long as it lasts."""
+        name: str = self.fetch("SELECT pg_export_snapshot() AS name")["name"][0].as_py()
+        return name
+
     def load(self, name: str, rows: pa.Table) -> None:
         """Copy `rows` into a new temporary table."""
         self._cursor.adbc_ingest(name, rows, mode="create", temporary=True)
 
 
 @contextmanager
-def connect(server: Server, *, isolation: str = "REPEATABLE READ") -> Iterator[Session]:
+def connect(
+    server: Server, *, isolation: str = "REPEATABLE READ", snapshot: str | None = None
+) -> Iterator[Session]:
     """Open a transaction that sees one moment of the database; the end of the block commits it.
+
+    It is the moment of the session that gave `snapshot`, if there is one.
 
     Raises:
         ConfigurationError: the server refuses the user or the password.
@@ -104,6 +113,8 @@ def connect(server: Server, *, isolation: str = "REPEATABLE READ") -> Iterator[S
         raise _refused(err, server) from err
     with connection, connection.cursor() as cursor, translated(server, server.place):
         cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+        if snapshot:
+            cursor.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
         cursor.execute("SET TimeZone = 'UTC'")
         cursor.execute(f"SET search_path = {quoted(server.schema)}, public")
         cursor.execute(f"SET work_mem = '{WORK_MEMORY}'")

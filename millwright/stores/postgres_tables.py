@@ -170,6 +170,14 @@ def has_index(session: Session, table: Table, keys: Sequence[str], event: str) -
     )
 
 
+def index(table: str, keys: Sequence[str], event: str, created: str | None) -> str:
+    """SQL for the index that joins of few cut-offs go by; `table` is as in SQL."""
+    columns = [*map(quoted, keys), f"{quoted(event)} DESC"]
+    if created:
+        columns.append(f"{quoted(created)} DESC NULLS LAST")
+    return f"CREATE INDEX ON {table} ({', '.join(columns)})"
+
+
 def ensure_index(
     session: Session, name: str, keys: Sequence[str], event: str, created: str | None
 ) -> None:
@@ -181,11 +189,8 @@ def ensure_index(
     check(table, keys, [event, *filter(None, [created])])
     if has_index(session, table, keys, event):
         return
-    columns = [*map(quoted, keys), f"{quoted(event)} DESC"]
-    if created:
-        columns.append(f"{quoted(created)} DESC NULLS LAST")
     with translated(session.server, table.name):
-        session.run(f"CREATE INDEX ON {table.sql} ({', '.join(columns)})")
+        session.run(index(table.sql, keys, event, created))
 
 
 def read_all(session: Session, table: Table) -> pa.Table:

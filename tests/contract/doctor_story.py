@@ -26,7 +26,8 @@ from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 
 from millwright import feast_store, process, registry, release, stack
-from millwright.doctor import command
+from millwright.doctor import command, stacks
+from millwright.doctor.findings import Patient
 from millwright.errors import BusyError
 from millwright.fleet import fleets_folder
 from millwright.ingest import ingest
@@ -34,7 +35,7 @@ from millwright.materialization import materialize
 from millwright.models import Classifier, Encoder
 from millwright.project import open_project
 from millwright.release import Manifest
-from millwright.settings import state
+from millwright.settings import load_settings, state
 from millwright.simulator import simulate
 from millwright.sources import open_source
 
@@ -74,7 +75,7 @@ def make() -> None:
     """Bring the environment to where a first training run leaves it."""
     process.prepare(HOME)
     stack.register("local", HOME)
-    stack.set_active("local")
+    Client().activate_stack("local")
     project, now = open_project(FLEET, "local"), datetime.now(UTC)
     fleet, incoming = project.fleet, HOME.incoming(FLEET)
     assert fleet.simulation is not None
@@ -165,6 +166,17 @@ def damage_databases() -> None:
         os.truncate(path, path.stat().st_size // 2)  # fmt: skip
 
 
+def at_a_server(environment: str) -> list[str]:
+    """What is said of ZenML's database while a variable names a server."""
+    os.environ["ZENML_STORE_URL"] = "https://user:sesame@elsewhere"
+    try:
+        patient = Patient(state(environment), load_settings(environment), dict(os.environ))
+        (found,) = stacks.database(patient)
+    finally:
+        del os.environ["ZENML_STORE_URL"]
+    return [found.level, found.found]
+
+
 def contents() -> dict[str, int]:
     """Every file of the home, by path, with its size and when it was changed."""
     return {
@@ -174,7 +186,7 @@ def contents() -> dict[str, int]:
     }
 
 
-def main() -> dict[str, Any]:
+def mended() -> dict[str, Any]:
     found: dict[str, Any] = {}
     make()
     before = contents()
@@ -201,6 +213,7 @@ def broken() -> dict[str, Any]:
         [run.status, *(step.status for step in run.steps.values())]
         for run in Client().list_pipeline_runs(hydrate=True)
     ]
+    found["at a server"] = {name: at_a_server(name) for name in ("production", "local")}
     back = damage_data()
     found["data"] = doctor("--stack", "local", MLFLOW_TRACKING_URI=ELSEWHERE)
     for kept, path in back.items():
@@ -214,5 +227,5 @@ def broken() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    result = main() if sys.argv[1] == "mend" else broken()
-    Path(sys.argv[2]).write_text(json.dumps(result, indent=1), encoding="utf-8")
+    result = {"mended": mended(), "broken": broken()}
+    Path(sys.argv[1]).write_text(json.dumps(result, indent=1), encoding="utf-8")

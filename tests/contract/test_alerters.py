@@ -17,8 +17,9 @@ import pytest
 from zenml.alerter import BaseAlerter
 from zenml.enums import StackComponentType
 from zenml.integrations.slack.flavors import SlackAlerterFlavor
+from zenml.utils import source_utils
 
-from millwright import alerters
+from millwright import alerters, delivery
 from millwright.alerters import (
     AlertParameters,
     FileAlerter,
@@ -30,6 +31,7 @@ from millwright.alerters import (
     send,
 )
 from millwright.alerts import Alert
+from millwright.settings import REPOSITORY
 
 VARIABLE = "MILLWRIGHT_TEST_WEBHOOK"
 SECRET = "Tq7secret"  # noqa: S105
@@ -133,12 +135,13 @@ def closed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerters, "PAUSES", (0.01, 0.01))
+    monkeypatch.setattr(delivery, "PAUSES", (0.01, 0.01))
     alerters._tell_once.cache_clear()
 
 
 @pytest.mark.parametrize("flavor", [FileAlerterFlavor, WebhookAlerterFlavor, SlackAlerterFlavor])
-def test_a_flavor_is_found_by_its_source(flavor):
+def test_a_flavor_is_found_by_its_source(flavor, monkeypatch):
+    monkeypatch.setattr(source_utils, "_CUSTOM_SOURCE_ROOT", str(REPOSITORY))
     described = flavor().to_model(is_custom=flavor is not SlackAlerterFlavor)
     assert described.type == StackComponentType.ALERTER
     assert described.source.endswith(flavor.__name__)
@@ -229,15 +232,38 @@ def test_a_dead_webhooks_alerts_go_with_the_next_one_in_order(tmp_path, receiver
     assert path.read_text() == ""
 
 
-def test_an_alert_that_is_refused_for_good_does_not_stop_others(tmp_path, receiver, capsys):
-    path = tmp_path / "spool"
-    receiver.answer = lambda body: 400 if body["text"] == "odd" else 200
-    for text in ("odd", "even"):
+@pytest.mark.parametrize("status", [400, 404, 410])
+def test_an_alert_that_is_refused_for_good_is_put_apart_and_stops_no_other(
+    tmp_path, receiver, capsys, status
+):
+    path, apart = tmp_path / "spool", tmp_path / "spool.refused"
+    receiver.answer = lambda body: status if body["text"] == "odd" else 200
+    for text in ("odd", "even", "odd"):
         send(webhook(path), alert(text))
     assert texts(receiver.taken) == ["even"]
-    assert texts(lines(path)) == ["odd"]
     assert receiver.requests == 3
-    assert f"answers 400; 1 alert waits in {path}" in capsys.readouterr().err
+    assert path.read_text() == ""
+    kept = lines(apart)
+    assert texts(kept) == ["odd", "odd"]
+    assert len({record["id"] for record in kept}) == 2
+    told = f"answers {status} to 'odd', which is kept in {apart}; it is not posted again"
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"warning: the webhook of {VARIABLE} {told}"] * 2
+
+
+def test_without_a_file_a_refused_alert_is_lost_and_named(receiver, capsys):
+    receiver.answer = lambda _: 413
+    assert not webhook().post("odd")
+    assert "answers 413 to 'odd', which is lost" in capsys.readouterr().err
+    assert receiver.requests == 1
+
+
+@pytest.mark.parametrize("status", [408, 429, 500])
+def test_what_may_pass_keeps_an_alert_waiting(tmp_path, receiver, status):
+    receiver.answer = lambda _: status
+    assert not webhook(tmp_path / "spool").post("odd")
+    assert texts(lines(tmp_path / "spool")) == ["odd"]
+    assert not (tmp_path / "spool.refused").exists()
 
 
 def test_a_redirect_is_no_delivery(tmp_path, receiver, capsys):
@@ -259,7 +285,7 @@ def test_a_closed_webhook_is_a_warning_without_its_url(tmp_path, capsys):
 
 
 def test_a_webhook_that_dawdles_holds_nobody_up(tmp_path, receiver, monkeypatch, capsys):
-    monkeypatch.setattr(alerters, "DEADLINE", 0.6)
+    monkeypatch.setattr(delivery, "DEADLINE", 0.6)
     receiver.wait.clear()
     begin = time.monotonic()
     send(webhook(tmp_path / "spool"), alert())
@@ -269,7 +295,7 @@ def test_a_webhook_that_dawdles_holds_nobody_up(tmp_path, receiver, monkeypatch,
 
 
 def test_the_limits_are_what_is_promised():
-    assert alerters.DEADLINE == 5
+    assert delivery.DEADLINE == 5
     assert alerters.LIMIT <= 10
 
 
@@ -303,15 +329,19 @@ def test_a_url_of_another_kind_is_a_warning_without_it(tmp_path, monkeypatch, ca
     assert SECRET not in said
 
 
+# What a webhook alerter does with each alert, without ZenML, which takes long to import.
 MANY = """
-import sys
-from millwright import alerters
-from test_alerters import alert, webhook
+import os, sys
 from pathlib import Path
+from millwright import delivery
+from millwright.alert_file import AlertFile
 
-alerters.PAUSES = (0.01, 0.01)
+delivery.PAUSES = (0.01, 0.01)
+spool = AlertFile(Path(sys.argv[1]))
 for number in range(int(sys.argv[3])):
-    alerters.send(webhook(Path(sys.argv[1])), alert(f"{sys.argv[2]}-{number}"))
+    record = {"id": f"{sys.argv[2]}-{number}", "text": f"{sys.argv[2]}-{number}"}
+    spool.append(record)
+    delivery.deliver(os.environ[sys.argv[4]], record, spool)
 """
 
 
@@ -319,11 +349,10 @@ def test_several_processes_lose_nothing_and_send_nothing_twice(tmp_path, receive
     seen = []
     receiver.answer = lambda body: seen.append(body["id"]) or (503 if len(seen) % 3 == 0 else 200)
     path = tmp_path / "spool"
-    tests = Path(__file__).parent
-    environment = os.environ | {"PYTHONPATH": f"{tests}:{tests.parent.parent}"}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2])}
 
     def run(name: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-c", MANY, str(path), name, "8"]
+        command = [sys.executable, "-c", MANY, str(path), name, "8", VARIABLE]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
     with ThreadPoolExecutor() as pool:

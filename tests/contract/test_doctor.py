@@ -1,6 +1,6 @@
 """What the doctor says of an environment that is healthy, damaged and mended; and of real servers.
 
-The environment is made and damaged in processes of its own (`doctor_story.py`), by library calls.
+The environment is made and damaged in a process of its own (`doctor_story.py`), by library calls.
 """
 
 import json
@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ import pytest
 import redis
 import yaml
 
-from millwright.doctor import servers
+from millwright.doctor import features, servers
 from millwright.doctor.examination import look
 from millwright.doctor.findings import Check, Finding, Patient
 from millwright.endpoints import SCHEMES, VARIABLES
+from millwright.fleet import load_fleet
 from millwright.services import schemas
 from millwright.settings import REPOSITORY, State, load_settings, process_environment
 
@@ -38,7 +40,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = REPOSITORY / "configs" / "fleets" / "simulated.yaml"
     fleet = yaml.safe_load(path.read_text(encoding="utf-8"))
     fleet |= {"name": "small", "test_window": "5d", "anomaly": {"fit_window": "5d"}}
-    fleet["simulation"] |= {"machines": 5, "days": 60}
+    fleet["simulation"] |= {"machines": 5, "days": 20}
     text = yaml.safe_dump(fleet, sort_keys=False)
     (folder / "fleets" / "small.yaml").write_text(text, encoding="utf-8")
     return folder / "home"
@@ -54,10 +56,12 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def told(home: Path, part: str) -> Story:
-    path = home.parent / f"{part}.json"
+@pytest.fixture(scope="module")
+def told(home: Path) -> dict[str, Story]:
+    """The whole story; what the libraries take to start is paid for once."""
+    path = home.parent / "told.json"
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("doctor_story.py")), part, str(path)],
+        [sys.executable, str(Path(__file__).with_name("doctor_story.py")), str(path)],
         env={
             **environment(home),
             **process_environment(State(home, "local")),
@@ -67,18 +71,18 @@ def told(home: Path, part: str) -> Story:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
-    story: Story = json.loads(path.read_text(encoding="utf-8"))
-    return story
+    stories: dict[str, Story] = json.loads(path.read_text(encoding="utf-8"))
+    return stories
 
 
 @pytest.fixture(scope="module")
-def mended(home: Path) -> Story:
-    return told(home, "mend")
+def mended(told: dict[str, Story]) -> Story:
+    return told["mended"]
 
 
 @pytest.fixture(scope="module")
-def broken(home: Path, mended: Story) -> Story:
-    return told(home, "break")
+def broken(told: dict[str, Story]) -> Story:
+    return told["broken"]
 
 
 def levels(examined: Story) -> dict[str, str]:
@@ -201,6 +205,26 @@ def test_what_depends_on_a_broken_database_is_left_out_and_says_so(broken: Story
 def test_a_file_in_place_of_the_state_folder_is_a_fault(broken: Story) -> None:
     assert line(broken["no folder"], "state folder")["level"] == "fault"
     assert "cannot be examined" not in broken["no folder"]["said"]
+
+
+def test_zenml_s_database_is_its_server_s_where_the_settings_name_one(broken: Story) -> None:
+    assert broken["at a server"] == {
+        "production": ["ok", "ZenML's server keeps it, at https://user:***@elsewhere"],
+        "local": ["warning", "not examined, because ZENML_STORE_URL is set"],
+    }
+
+
+def test_batches_that_came_after_a_materialization_are_counted(tmp_path: Path) -> None:
+    fleet, staging = load_fleet("simulated"), State(tmp_path, "staging")
+    folder, noon = staging.raw(fleet.name) / "batches", datetime(2026, 1, 1, 12, tzinfo=UTC)
+    folder.mkdir(parents=True)
+    for hours in range(3):
+        path, moment = folder / f"b{hours}.json", (noon + timedelta(hours=hours)).timestamp()
+        path.write_text("{}", encoding="utf-8")
+        os.utime(path, (moment, moment))
+    patient = Patient(staging, load_settings("staging"), {})
+    counts = [features.brought_since(patient, fleet, noon + timedelta(hours=h)) for h in (-1, 0, 2)]
+    assert counts == [3, 2, 0]
 
 
 @pytest.fixture

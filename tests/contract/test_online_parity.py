@@ -34,10 +34,25 @@ NOTES = [
 ]
 
 
-@pytest.fixture(params=["sqlite", "redis"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> FeatureStore:
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
-    store = new_store(tmp_path, url)
+@pytest.fixture(scope="module", params=["sqlite", "redis"])
+def redis_or_none(request: pytest.FixtureRequest) -> str | None:
+    return request.getfixturevalue("redis_url") if request.param == "redis" else None
+
+
+@pytest.fixture(scope="module")
+def store(redis_or_none: str | None, tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store of tests that do not change its rows."""
+    return filled(tmp_path_factory.mktemp("store"), redis_or_none)
+
+
+@pytest.fixture
+def own(redis_or_none: str | None, tmp_path: Path) -> FeatureStore:
+    """A store of one test alone."""
+    return filled(tmp_path, redis_or_none)
+
+
+def filled(folder: Path, redis_url: str | None) -> FeatureStore:
+    store = new_store(folder, redis_url)
     write_offline(store, "readings", READINGS)
     write_offline(store, "notes", NOTES)
     materialize(store, ["readings", "notes"], NOW)
@@ -77,6 +92,13 @@ def test_a_row_ages_with_the_moment_of_the_question(store):
         assert compare(store, "both", MACHINES, now) == []
 
 
+def test_a_row_that_came_true_later_is_missing_and_tells_its_time(store):
+    found = read_online(store, "both", ["fresh"], NOW - TICK)
+    assert found.table.select(["load", "wear"]).to_pylist() == [{"load": None, "wear": None}]
+    assert found.statuses == {"notes": ("present",), "readings": ("missing",)}
+    assert found.events["readings"] == (NOW,)
+
+
 def test_no_machines_are_answered_without_rows(store):
     found = read_online(store, "both", [], NOW)
     assert (found.table.num_rows, found.table.num_columns) == (0, 4)
@@ -98,12 +120,12 @@ def test_a_service_that_was_published_after_the_opening_is_found(store):
     assert read_online(reader, "later", ["fresh"], NOW).table["note"].to_pylist() == ["é"]
 
 
-def test_every_difference_is_found_and_named(store):
+def test_every_difference_is_found_and_named(own):
     changed = replace(READINGS[0], created=NOW + TICK, values=(0.1, None))
-    write_online(store, [changed])
-    write_online(store, [Row(("unknown",), NOW, NOW, (1.0, 2.0))])
-    write_online(store, [replace(NOTES[2], created=NOW, values=("invented",))], "notes")
-    assert set(compare(store, "both", MACHINES[:4], NOW)) == {
+    write_online(own, [changed])
+    write_online(own, [Row(("unknown",), NOW, NOW, (1.0, 2.0))])
+    write_online(own, [replace(NOTES[2], created=NOW, values=("invented",))], "notes")
+    assert set(compare(own, "both", MACHINES[:4], NOW)) == {
         Difference("unknown", "wear", None, 2.0),
         Difference("unknown", "load", None, 1.0),
         Difference("fresh", "wear", 0.0, None),
@@ -111,22 +133,22 @@ def test_every_difference_is_found_and_named(store):
     }
 
 
-def test_rows_that_are_offline_alone_are_differences_until_they_are_materialized(store):
+def test_rows_that_are_offline_alone_are_differences_until_they_are_materialized(own):
     newer = replace(READINGS[0], event=NOW + HOUR, created=NOW + HOUR, values=(4.0, 5.0))
-    write_offline(store, "readings", [*READINGS, newer])
-    assert compare(store, "both", ["fresh"], NOW) == []
-    later = compare(store, "both", ["fresh"], NOW + HOUR)
+    write_offline(own, "readings", [*READINGS, newer])
+    assert compare(own, "both", ["fresh"], NOW) == []
+    later = compare(own, "both", ["fresh"], NOW + HOUR)
     assert [(d.feature, d.offline) for d in later] == [("wear", 5.0), ("load", 4.0)]
-    materialize(store, ["readings", "notes"], NOW + HOUR)
-    assert compare(store, "both", MACHINES, NOW + HOUR) == []
+    materialize(own, ["readings", "notes"], NOW + HOUR)
+    assert compare(own, "both", MACHINES, NOW + HOUR) == []
 
 
-def test_not_a_number_is_null_online(store):
+def test_not_a_number_is_null_online(own):
     nan = replace(READINGS[0], created=NOW + TICK, values=(float("nan"), 1.0))
-    write_offline(store, "readings", [*READINGS, nan])
-    materialize(store, ["readings"], NOW + TICK)
-    assert read_online(store, "both", ["fresh"], NOW).table["load"].to_pylist() == [None]
-    assert compare(store, "both", ["fresh"], NOW + TICK) == []
+    write_offline(own, "readings", [*READINGS, nan])
+    materialize(own, ["readings"], NOW + TICK)
+    assert read_online(own, "both", ["fresh"], NOW).table["load"].to_pylist() == [None]
+    assert compare(own, "both", ["fresh"], NOW + TICK) == []
 
 
 def test_an_unknown_service_is_named(store):

@@ -291,7 +291,7 @@ def server() -> Iterator[tuple[str, int]]:
 
 def test_a_frozen_redis_is_named_within_five_seconds(tmp_path, server):
     url, pid = server
-    store = new_store(tmp_path, url)
+    store = new_store(tmp_path, f"{url}?socket_timeout=0.4")  # a fifth of what is usual
     write_online(store, [row("a")])
     os.kill(pid, signal.SIGSTOP)
     fresh = FeatureStore(repo_path=str(tmp_path))
@@ -311,6 +311,12 @@ def test_a_stopped_redis_is_named_within_five_seconds(tmp_path):
         expect_named(url, "cannot be reached", lambda s=asked: s.get_online_features(**reads))
         expect_named(url, "cannot be reached", lambda s=asked: write_online(s, [row("a")]))
         expect_named(url, "cannot be reached", lambda s=asked: s.apply([view("notes")]))
+        online = asked._get_provider().online_store
+        expect_named(
+            url,
+            "cannot be reached",
+            lambda s=asked, o=online: o.delete_table(s.config, view("readings")),
+        )
 
 
 def test_a_wrong_password_is_told_and_not_repeated(tmp_path, redis_url):

@@ -16,7 +16,7 @@ from oracle import Row, answer
 from servers import database
 
 from millwright.errors import ConfigurationError, DataError, InputError, MillwrightError
-from millwright.stores import postgres_search
+from millwright.stores import postgres_join, postgres_search
 from millwright.stores.postgres_join import TableHistory, join
 from millwright.stores.postgres_server import Server, Session, connect
 from millwright.stores.postgres_tables import (
@@ -216,6 +216,36 @@ def test_keys_of_like_types_find_each_other(place, kind, value, asked):
         result = join(session, given, "at", [one], as_known=True)
     assert result["value"].to_pylist() == [1.5]
     assert result.schema.field("value").type == pa.float64()
+
+
+def test_sessions_side_by_side_see_one_moment_and_keep_the_order_of_columns(place, monkeypatch):
+    monkeypatch.setattr(postgres_join, "MANY", 1)
+    stored = [Row(("a",), START, START, (n,)) for n in range(3)]
+    with connect(place) as session:
+        write(session, "readings", stored)
+    views = [
+        history("readings", features={f"v{n}": "the value"}, types={f"v{n}": pa.float64()})
+        for n in range(5)
+    ]
+    given = cutoffs([("a", 1, START), ("b", 1, START)])
+    with connect(place) as session:
+        alone = join(session, given, "at", views, as_known=True)
+        with connect(place) as other:
+            write(other, "readings", [Row(("a",), START, START, (9,))])
+        for threads in (2, 3, 9):
+            both = join(session, given, "at", views, as_known=True, threads=threads)
+            assert both.equals(alone)
+    assert alone["v4"].to_pylist() == [2, None]
+
+
+def test_a_fault_of_a_session_beside_is_told(place, monkeypatch):
+    monkeypatch.setattr(postgres_join, "MANY", 1)
+    broken = history("readings", features={"x": "absent"}, types={"x": pa.float64()})
+    with connect(place) as session, pytest.raises(DataError, match="no column 'absent'"):
+        join(
+            session, cutoffs([("a", 1, START)]), "at", [history("readings"), broken],
+            as_known=True, threads=2,
+        )  # fmt: skip
 
 
 def test_queries_and_views_are_histories_too(place):

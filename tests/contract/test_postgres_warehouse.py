@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -13,21 +14,29 @@ import psycopg2
 import pytest
 from test_offline import START, Course, Stage, bring, daily, entry, make_fleet, monthly, table
 
-from millwright.errors import MillwrightError
+from millwright.errors import BusyError, ConfigurationError, MillwrightError
 from millwright.fleet import Fleet
 from millwright.offline import OfflineStore
+from millwright.postgres import warehouse
+from millwright.postgres.connection import connect, errors_named
 from millwright.postgres.warehouse import PostgresWarehouse
 from millwright.raw_store import RawStore
 from millwright.settings import Engine
+from millwright.warehouse import Rows
 
 __all__ = ["daily", "monthly"]  # fixtures
+# What a first batch must have besides telemetry.
+OTHERS = {
+    "machines": [entry("1", timedelta(0), age=1.0)],
+    "failures": [entry("1", timedelta(hours=2), component="belt")],
+}
 KEYS = ["machine_id", "event_timestamp", "created_timestamp"]
 
 
 def store(url: str, stage: Stage, fleet: Fleet, threads: int = 2) -> OfflineStore:
     raw = RawStore(stage.raw, fleet)
-    warehouse = PostgresWarehouse(url, fleet, raw, Engine(kind="postgres", threads=threads))
-    return OfflineStore(warehouse, stage.place / "postgres-detectors", fleet, raw, threads)
+    place = PostgresWarehouse(url, fleet, raw, Engine(kind="postgres", threads=threads))
+    return OfflineStore(place, stage.place / "postgres-detectors", fleet, raw, threads)
 
 
 def rows(offline: OfflineStore, view: str) -> pd.DataFrame:
@@ -138,10 +147,100 @@ def test_numbers_too_small_for_single_precision_are_nought(
 ) -> None:
     fleet = make_fleet()
     readings = [entry("1", timedelta(hours=hour, minutes=30), load=1e-60) for hour in range(3)]
-    bring({"telemetry": readings}, tmp_path / "raw", fleet)
+    bring({"telemetry": readings, **OTHERS}, tmp_path / "raw", fleet)
     offline = store(postgres_url, Stage(START, tmp_path / "raw", tmp_path, {}, None), fleet)
     offline.update()
     assert set(rows(offline, "sensor_step")["load_mean_1h"]) == {0.0}
+
+
+def test_whoever_waits_says_for_whom_and_not_for_ever(
+    postgres_url: str, monthly: Course, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(warehouse, "PATIENCE", 0.6)
+    with closing(psycopg2.connect(postgres_url)) as other:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(hashtext('features_tiny'))")
+        holder = f"connection {other.info.backend_pid}"
+        offline = store(postgres_url, monthly.stages[0], monthly.fleet)
+        with pytest.raises(BusyError, match=f"'postgres' from .*{holder}.* still holds"):
+            offline.update()
+        said = capsys.readouterr().err
+        assert said.count("waiting for it") == said.count(holder) == 1
+    assert open_connections(postgres_url) == 0
+    offline.update()
+
+
+def test_no_connection_is_left_open(postgres_url: str, monthly: Course) -> None:
+    offline = store(postgres_url, monthly.stages[0], monthly.fleet)
+    offline.update()
+    offline.known_until()
+    offline.observed()
+    assert open_connections(postgres_url) == 0
+
+
+def open_connections(url: str) -> int:
+    """How many others are connected; one that has hung up may take a moment to be gone."""
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        for _ in range(50):
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+            (count,) = cursor.fetchone()
+            if not count:
+                break
+            time.sleep(0.1)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("fleet", "said"),
+    [
+        (make_fleet().model_copy(update={"name": "m" * 60}), "schema 'raw_m"),
+        (
+            make_fleet().model_copy(
+                update={"sensors": {"load" * 15: make_fleet().sensors["load"]}}
+            ),
+            "feature 'loadload.*_mean_1h' has 68 bytes.* at 63",
+        ),
+    ],
+)
+def test_a_name_that_would_be_cut_is_refused_before_anything_is_made(
+    fleet: Fleet, said: str, postgres_url: str, tmp_path: Path
+) -> None:
+    raw = RawStore(tmp_path, fleet)
+    place = PostgresWarehouse(postgres_url, fleet, raw, Engine(kind="postgres"))
+    with pytest.raises(ConfigurationError, match=said), place.updating():
+        pass
+    with closing(psycopg2.connect(postgres_url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_namespace WHERE nspname ~ '^(raw|features)_'")
+        assert cursor.fetchone() == (0,)
+
+
+def test_a_connection_that_is_lost_is_told_as_that_and_not_as_the_rollback(
+    postgres_url: str, monthly: Course
+) -> None:
+    """The server ends the connection in the middle of a transaction."""
+    offline = store(postgres_url, monthly.stages[0], monthly.fleet)
+    offline.update()
+    held = offline._tables(offline.computed[0])
+    with offline.warehouse.engines(1) as (engine,):
+        row = "SELECT 'a' AS machine_id, now() AS event_timestamp, now() AS created_timestamp"
+        end = "pg_terminate_backend(pg_backend_pid())"
+        lost = Rows(f"{row}, 1.0 AS load_mean_1h FROM {end}", engine._do)
+        with pytest.raises(psycopg2.OperationalError, match="terminat"):
+            held.fill("2025-01", lost)
+
+
+@pytest.mark.parametrize("password", ["s3%zzcret", "s3 cret", "s3/cr@et"])
+def test_a_password_that_should_have_been_escaped_is_not_told(password: str) -> None:
+    url = f"postgresql://somebody:{password}@127.0.0.1:1/nothing"
+    with pytest.raises(MillwrightError, match="cannot try") as caught, errors_named(url, "try"):
+        connect(url)
+    for piece in (password, "s3", "cr@et", "zzcret"):
+        assert piece not in str(caught.value)
 
 
 def test_a_server_that_is_not_there_is_named_without_its_password(monthly: Course) -> None:

@@ -1,6 +1,8 @@
 """The prediction service: real processes on free ports, over a real feature store."""
 
+import ast
 import asyncio
+import inspect
 import json
 import shutil
 import signal
@@ -39,9 +41,12 @@ from millwright.__main__ import main
 from millwright.models import Classifier, Encoder
 from millwright.release import MODEL
 from millwright.services import schemas
+from millwright.serving import app as endpoints
+from millwright.serving import bodies, openapi
 from millwright.serving.app import Service
 from millwright.serving.current import CurrentRelease
 from millwright.serving.features import FeatureReader
+from millwright.serving.metrics import Metrics
 from millwright.serving.workers import Workers
 from millwright.settings import State
 
@@ -49,19 +54,33 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*is an experimental feature:Run
 
 
 @pytest.fixture(scope="module")
-def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     with pytest.MonkeyPatch.context() as patch:
-        found = new_plant(tmp_path_factory.mktemp("plant"), patch)
-        feast_store.apply(found.state)
-        found.write_online(MACHINES)
-        release.set_champion(found.releases, found.released(1))
-        yield found
+        yield new_plant(tmp_path_factory.mktemp("plant"), patch)
 
 
 @pytest.fixture(scope="module")
-def shared(plant: Plant) -> Iterator[Server]:
-    with serving(plant) as server:
-        yield server
+def beginning(empty: Plant) -> Iterator[tuple[Server, list[httpx.Response]]]:
+    """The service, and what it said before there was a release, and before there were features."""
+    with serving(empty) as server:
+        said = [server.get("/ready"), server.predict("whole")]
+        release.set_champion(empty.releases, empty.released(1))
+        server.until(lambda said: said["release"])
+        said += [server.get("/ready"), server.predict("whole")]
+        feast_store.apply(empty.state)
+        empty.write_online(MACHINES)
+        yield server, said
+
+
+@pytest.fixture(scope="module")
+def plant(empty: Plant, beginning: tuple[Server, list[httpx.Response]]) -> Plant:
+    """The plant, with features and a first release by now."""
+    return empty
+
+
+@pytest.fixture(scope="module")
+def shared(beginning: tuple[Server, list[httpx.Response]]) -> Server:
+    return beginning[0]
 
 
 @pytest.fixture
@@ -70,6 +89,19 @@ def server(plant: Plant, shared: Server) -> Server:
     release.set_champion(plant.releases, plant.releases / "v1")
     shared.in_use(1)
     return shared
+
+
+def test_a_service_starts_before_there_is_anything_to_serve(
+    beginning: tuple[Server, list[httpx.Response]],
+) -> None:
+    server, said = beginning
+    begun = f"serving environment local, fleet plant, release none yet, at {server.url}"
+    assert begun in server.lines
+    assert [each.status_code for each in said] == [503] * 4
+    unreleased, _, unpublished, _ = said
+    assert unreleased.json()["release"] is None
+    assert "fleet 'plant' has no champion in environment 'local'" in unreleased.json()["reason"]
+    assert "knows no feature service 'plant_failure_v1'" in unpublished.json()["reason"]
 
 
 def test_each_machine_gets_what_the_release_makes_of_its_features(
@@ -440,27 +472,35 @@ def test_the_service_describes_itself(server: Server) -> None:
         assert f"#/components/schemas/{name}" in text or name == "PredictionRequest"
 
 
-def test_a_service_starts_before_there_is_anything_to_serve_and_ends_when_asked(
-    plant: Plant, tmp_path: Path
+def test_every_status_that_the_service_gives_to_a_request_is_described() -> None:
+    given = {
+        argument.value
+        for module in (bodies, endpoints)
+        for call in ast.walk(ast.parse(inspect.getsource(module)))
+        if isinstance(call, ast.Call)
+        and getattr(call.func, "id", "") in ("HTTPException", "JSONResponse")
+        for argument in call.args
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, int)
+    }
+    assert {408, 422, 500, 503} <= given
+    described = openapi.description()["paths"]["/v1/predict"]["post"]["responses"]
+    assert {str(status) for status in given} == set(described) - {"200"}
+
+
+def test_figures_are_those_of_one_service_whatever_mode_prometheus_is_in(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    variables = {**plant.variables, "MILLWRIGHT_HOME": str(tmp_path)}
-    empty = Plant(State(tmp_path, "local"), plant.fleet, variables)
-    empty.state.root.mkdir()
-    with serving(empty) as server:
-        said = f"serving environment local, fleet plant, release none yet, at {server.url}"
-        assert said in server.lines
-        found = server.get("/ready")
-        assert (found.status_code, found.json()["release"]) == (503, None)
-        assert "fleet 'plant' has no champion in environment 'local'" in found.json()["reason"]
-        assert server.predict("whole").status_code == 503
-        release.set_champion(empty.releases, empty.released(1))
-        said = server.until(lambda said: said["release"])
-        assert "knows no feature service 'plant_failure_v1'" in said["reason"]
-        assert server.predict("whole").status_code == 503
-        server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(20) == 0
-    with pytest.raises(ConnectionRefusedError):
-        socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    one, other = Metrics(), Metrics()
+    for seconds in (0.002, 0.3, 9):
+        one.requested("/health", 200, seconds)
+    told = one.text(None, "why").decode().splitlines()
+    counts = [line.split()[1] for line in told if "_seconds_bucket" in line]
+    assert counts == ["1.0"] * 6 + ["1.0", "2.0", "2.0", "2.0", "2.0", "3.0"]
+    assert 'millwright_request_seconds_sum{path="/health"} 9.302' in told
+    assert "millwright_release_refused 1.0" in told
+    assert "/health" not in other.text(None, None).decode()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(
@@ -504,3 +544,11 @@ def test_a_service_that_answers_has_imported_neither_zenml_nor_mlflow_nor_a_pipe
     loaded = {name.strip().partition(".")[0] for _, _, name in told}
     assert {"feast", "xgboost", "starlette", "uvicorn"} <= loaded
     assert not {"zenml", "mlflow", "pipelines", "steps", "evidently", "optuna"} & loaded
+
+
+def test_a_service_ends_when_asked(shared: Server) -> None:
+    """The last of all tests, for no other one has its service afterwards."""
+    shared.process.send_signal(signal.SIGTERM)
+    assert shared.process.wait(20) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", int(shared.url.rpartition(":")[2])))

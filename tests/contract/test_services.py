@@ -20,7 +20,15 @@ import requests
 
 from millwright.endpoints import VARIABLES, Endpoints, endpoints
 from millwright.errors import ConfigurationError, MillwrightError
-from millwright.services import account, addresses, answers, command
+from millwright.services import (
+    account,
+    addresses,
+    answers,
+    command,
+    mlflow_server,
+    postgres,
+    redis_server,
+)
 from millwright.services.lifecycle import down, up
 from millwright.services.process import MARK, running
 from millwright.services.status import Status, end_of_log, status, table
@@ -167,6 +175,15 @@ def test_no_password_is_shown_anywhere(staging: tuple[State, list[str]]) -> None
     for file in (state.endpoints, state.services / "addresses.json"):
         assert file.stat().st_mode & 0o777 == 0o600
     assert (state.services / "redis" / "redis.conf").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_server_does_not_tell_its_secrets(tmp_path: Path) -> None:
+    made = [
+        postgres.server(tmp_path, 1, "s3cret", print),
+        redis_server.server(tmp_path, 1, "s3cret"),
+        mlflow_server.server(tmp_path, 1, "postgresql://me:s3cret@host/db", tmp_path),
+    ]
+    assert "s3cret" not in repr(made)
 
 
 def test_servers_that_variables_name_are_used_and_none_is_started(

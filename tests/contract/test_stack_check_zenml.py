@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from millwright.check import stacks
+from millwright.check import pods, stacks
 from millwright.configuration import load
 from millwright.settings import REPOSITORY, State, load_settings
 from millwright.stack_file import StackFile
@@ -44,11 +44,31 @@ VARIABLES = {
     "SLACK_CHANNEL": "C0123456789",
 }
 ASK = """
-import json
+import json, sys
 from millwright.check import check_environment
 from millwright.settings import state
-report = check_environment("production", state("production"))
+form_only = sys.argv[1] == "form"
+report = check_environment("production", state("production"), form_only=form_only)
 print(json.dumps({**report.summary(), "rows": report.rows()}))
+"""
+# What becomes of the pod settings, in a process of its own: importing ZenML warns of much.
+PODS = """
+import json, sys
+from pathlib import Path
+from millwright.check import components, stacks
+from millwright.configuration import load
+from millwright.stack_file import StackFile
+file = "configs/environments/production/stack.yaml"
+stack = load(stacks.path("production"), StackFile)
+part = stack.components["orchestrator"]
+one = stack.model_copy(update={"components": {"orchestrator": part}})
+keys = ("pod_settings", "orchestrator_pod_settings")
+said = {"pods": [components.pod_of(part.configuration[key]) for key in keys]}
+said["right"] = [(each.place, each.wrong) for each in components.check(one, file)]
+settings = dict(part.configuration["pod_settings"], container_security_context={})
+part.configuration["pod_settings"] = settings
+said["wrong"] = [(each.place, each.wrong) for each in components.check(one, file)]
+Path(sys.argv[1]).write_text(json.dumps(said))
 """
 # Each of these is wrong in a way of its own: the file, what is written anew, and as what.
 STACK = "configs/environments/production/stack.yaml"
@@ -71,20 +91,24 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Clone:
-    """A copy of the project with a plant's own names in its manifests, and its state beside it."""
+    """A copy of the project with its state beside it.
+
+    `clean` is as it was checked out; else its manifests have a plant's own names.
+    """
 
     folder: Path
+    clean: bool = False
 
     @property
     def home(self) -> Path:
         return self.folder.parent / "state"
 
     def asked(self) -> subprocess.Popen[str]:
-        """A check of production that has begun, with every variable set."""
+        """A check of production that has begun: with every variable set, or of its form alone."""
         theirs = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("FEAST_", "MILLWRIGHT_", "MLFLOW_", "ZENML_"))
+            if not name.startswith(("FEAST_", "MILLWRIGHT_", "MLFLOW_", "SLACK_", "ZENML_"))
         }
         kubeconfig = self.folder.parent / "kubeconfig"
         kubeconfig.write_text(yaml.safe_dump({"contexts": [{"name": "plant"}]}))
@@ -92,11 +116,12 @@ class Clone:
             "PYTHONPATH": str(self.folder),
             "PYTHONDONTWRITEBYTECODE": "1",
             "MILLWRIGHT_HOME": str(self.home),
-            "KUBECONFIG": str(kubeconfig),
             "HOME": str(self.home),
         }
+        own = {} if self.clean else {**VARIABLES, "KUBECONFIG": str(kubeconfig)}
+        form = "form" if self.clean else "all"
         return subprocess.Popen(
-            [sys.executable, "-c", ASK], cwd=self.folder, env={**theirs, **VARIABLES, **places},
+            [sys.executable, "-c", ASK, form], cwd=self.folder, env={**theirs, **own, **places},
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -124,27 +149,28 @@ class Answer:
         return {each["place"]: each["wrong"] for each in self.said["findings"]}
 
 
-def clone(folder: Path) -> Clone:
+def clone(folder: Path, *, clean: bool) -> Clone:
     for part in PARTS:
         shutil.copytree(
             REPOSITORY / part, folder / part, ignore=shutil.ignore_patterns("__pycache__")
         )
     shutil.copy(REPOSITORY / "pyproject.toml", folder)
-    for path in (folder / "docker").rglob("*.yaml"):
+    for path in () if clean else (folder / "docker").rglob("*.yaml"):
         text = path.read_text()
         for own, stands in OWN.items():
             text = re.sub(stands, own, text)
         path.write_text(text)
-    made = Clone(folder)
+    made = Clone(folder, clean)
     made.home.mkdir()
     return made
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Answer]]:
-    """A check of a copy that is in order and one of a copy that is not, at the same time."""
+    """Checks of a copy that is in order, one that is not, and a clean one, at the same time."""
     clones = {
-        name: clone(tmp_path_factory.mktemp(name) / "project") for name in ("whole", "broken")
+        name: clone(tmp_path_factory.mktemp(name) / "project", clean=name == "clean")
+        for name in ("whole", "broken", "clean")
     }
     for file, old, new in FAULTS:
         path = clones["broken"].folder / file
@@ -173,6 +199,33 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Answ
 def test_production_is_complete_when_everything_is_set(answers: dict[str, Answer]) -> None:
     assert answers["whole"].findings == {}
     assert answers["whole"].said["complete"] is True
+
+
+def test_the_form_of_a_clean_checkout_is_complete_without_anything_of_ones_own(
+    answers: dict[str, Answer],
+) -> None:
+    assert answers["clean"].findings == {}
+    assert answers["clean"].said["complete"] is True
+
+
+def test_pods_that_zenml_makes_are_let_into_the_namespace_and_may_write_to_the_volume(
+    tmp_path: Path,
+) -> None:
+    told = tmp_path / "told.json"
+    environment = {
+        **os.environ, "ZENML_CONFIG_PATH": str(tmp_path), "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_LOGGING_VERBOSITY": "CRITICAL", "MILLWRIGHT_HOME": str(tmp_path),
+    }  # fmt: skip
+    subprocess.run([sys.executable, "-c", PODS, str(told)], env=environment, check=True)
+    said = json.loads(told.read_text())
+    assert len(said["pods"]) == 2
+    for pod in said["pods"]:
+        assert list(pods.refused(pod)) == []
+        assert pod["securityContext"]["fsGroup"] == 10001
+        assert pod["containers"][0]["securityContext"]["runAsUser"] == 10001
+    assert said["right"] == []
+    assert {place for place, _ in said["wrong"]} == {f"{STACK}: orchestrator.pod_settings"}
+    assert "a pod's container main has no runAsNonRoot: true" in [each for _, each in said["wrong"]]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +259,9 @@ def test_every_fault_of_a_broken_copy_is_named_at_once(
 ) -> None:
     told = answers["broken"].said["findings"]
     assert isinstance(told, list)
-    assert [each for each in told if each["place"] == place and wrong in each["wrong"]], told
+    here = [each for each in told if each["place"] == place and wrong in each["wrong"]]
+    assert here, told
+    assert not any(each["yours"] for each in here)
 
 
 @pytest.mark.parametrize("name", ["whole", "broken"])
@@ -214,7 +269,7 @@ def test_a_check_tells_no_secret(answers: dict[str, Answer], name: str) -> None:
     assert CANARY not in answers[name].words
 
 
-@pytest.mark.parametrize("name", ["whole", "broken"])
+@pytest.mark.parametrize("name", ["whole", "broken", "clean"])
 def test_a_check_leaves_everything_as_it_was(answers: dict[str, Answer], name: str) -> None:
     assert answers[name].after == answers[name].before
 

@@ -57,10 +57,10 @@ def test_a_failure_without_words_is_still_told(nothing):
 
 
 def test_passwords_of_urls_are_left_out():
-    error = "postgresql://me:s3:cr@t@host/a\nredis://:s3:cr@t@host:6379"
+    error = "postgresql://me:s3:cr@t@host/a\nredis://:s3:cr@t@host:6379\nhttps://s3cr@host"
     said = alert(status="failed", error=error)
     assert said.text.endswith("failed: postgresql://me:***@host/a")
-    assert said.details == ("redis://:***@host:6379",)
+    assert said.details == ("redis://:***@host:6379", "https://***@host")
 
 
 def test_rows_in_quarantine_are_told_with_their_reasons_and_places():

@@ -2,18 +2,22 @@
 
 import json
 import re
-from collections.abc import Iterator
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
 
-from millwright.settings import REPOSITORY
+from millwright.check import manifests, pods
+from millwright.check.kustomize import Rendered, containers, render
+from millwright.doctor import machine
+from millwright.settings import REPOSITORY, State, load_settings
 
 DOCKER = REPOSITORY / "docker"
 KUBERNETES = DOCKER / "kubernetes"
+MANIFESTS = sorted(KUBERNETES.rglob("*.yaml"))
 WORKFLOWS = REPOSITORY / ".github" / "workflows"
 IMAGES = ("pipelines", "service")
 OVERLAYS = ("staging", "production")
@@ -21,7 +25,6 @@ LOCKS = {"pipelines": "runtime.txt", "service": "service.txt"}
 DOCUMENT = (REPOSITORY / "docs" / "deployment.md").read_text(encoding="utf-8")
 COMPOSE = (DOCKER / "compose.yaml").read_text(encoding="utf-8")
 SERVICES: dict[str, Any] = yaml.safe_load(COMPOSE)["services"]
-Object = dict[str, Any]
 
 
 def pins(name: str) -> set[tuple[str, str]]:
@@ -45,48 +48,9 @@ def final_stage(image: str) -> list[tuple[str, str]]:
     return found[last:]
 
 
-def documents(folder: Path) -> Iterator[tuple[Path, Object]]:
-    """Every object below `folder`, whole or a patch, with its file."""
-    for path in sorted(folder.rglob("*.yaml")):
-        if path.name != "kustomization.yaml":
-            for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
-                yield path, document
-
-
-def kustomizations() -> Iterator[tuple[Path, Object]]:
-    for path in sorted(KUBERNETES.rglob("kustomization.yaml")):
-        yield path, yaml.safe_load(path.read_text(encoding="utf-8"))
-
-
-def patches() -> list[Path]:
-    return [
-        path.parent / patch["path"]
-        for path, content in kustomizations()
-        for patch in content.get("patches", ())
-    ]
-
-
-def containers(workload: Object) -> list[Object]:
-    spec = workload["spec"]
-    if workload["kind"] == "CronJob":
-        spec = spec["jobTemplate"]["spec"]
-    pod = spec["template"]["spec"]
-    return [*pod.get("initContainers", ()), *pod["containers"]]
-
-
-def workloads() -> list[Object]:
-    found = [one for _, one in documents(KUBERNETES) if one["kind"] in ("Deployment", "CronJob")]
-    assert len(found) >= 3
-    return found
-
-
-def objects() -> list[Any]:
-    partial = patches()
-    return [
-        pytest.param(document, id=f"{path.relative_to(KUBERNETES)}:{document['kind']}")
-        for path, document in documents(KUBERNETES)
-        if path not in partial
-    ]
+def rendered(overlay: str) -> Rendered:
+    """The objects of an overlay, as the cluster gets them."""
+    return render(KUBERNETES / "overlays" / overlay)
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -134,6 +98,19 @@ def test_what_an_image_copies_is_there_and_let_through(image: str) -> None:
             for source in rest.split()[:-1]:
                 assert (REPOSITORY / source).exists()
                 assert f"!{source.split('/')[0]}" in let_through
+
+
+def test_the_pipelines_image_has_the_lock_that_the_doctor_holds_it_against(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for word, rest in final_stage("pipelines"):
+        if word == "COPY" and rest.endswith(" requirements/"):
+            for source in rest.split()[:-1]:
+                shutil.copy(REPOSITORY / source, tmp_path)
+    monkeypatch.setattr(machine, "LOCKS", tmp_path)
+    monkeypatch.setattr(machine, "installed", dict(pins("runtime.txt")).get)
+    assert machine.lock_file() == tmp_path / "runtime.txt"
+    assert machine.locked(machine.lock_file())
 
 
 @pytest.mark.parametrize("lock", LOCKS.values())
@@ -192,6 +169,14 @@ def test_every_value_that_the_composition_needs_is_asked_for_and_none_has_a_defa
     assert set(offered.values()) == {""}
 
 
+def test_pipelines_are_given_zenml_s_server_if_one_is_set_and_none_else() -> None:
+    environment = SERVICES["pipelines"]["environment"]
+    optional = {name for name, value in environment.items() if value is None}
+    assert optional == {"ZENML_STORE_URL", "ZENML_STORE_API_KEY"}
+    # Everything that a run in staging needs is there beside them.
+    assert SERVICES["service"]["environment"].items() <= environment.items()
+
+
 def test_no_password_of_the_composition_is_an_argument_of_a_command() -> None:
     for service in SERVICES.values():
         assert "${" not in json.dumps(service.get("command", ""))
@@ -226,34 +211,15 @@ def test_dashboards_ask_only_for_metrics_that_are_documented() -> None:
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} <= documented
 
 
-@pytest.mark.parametrize("document", objects())
-def test_every_kubernetes_object_is_valid(document: Object) -> None:
-    newest = kubernetes_validate.latest_version()
-    assert kubernetes_validate.validate(document, newest, strict=True)
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_manifests_of_an_overlay_are_in_order(overlay: str, tmp_path: Path) -> None:
+    found = manifests.check(load_settings(overlay), State(tmp_path, overlay))
+    assert [each for each in found if not each.yours] == []
 
 
-def test_every_patch_is_of_an_object_that_is_there() -> None:
-    partial = patches()
-    whole = {
-        (one["kind"], one["metadata"]["name"])
-        for path, one in documents(KUBERNETES)
-        if path not in partial
-    }
-    named = {
-        (one["kind"], one["metadata"]["name"]) for p, one in documents(KUBERNETES) if p in partial
-    }
-    assert named
-    assert named <= whole
-
-
-def test_kustomizations_name_files_that_are_there_and_leave_none_out() -> None:
-    named = set(patches())
-    for path, content in kustomizations():
-        for resource in content["resources"]:
-            target = (path.parent / resource).resolve()
-            assert target.is_file() or (target / "kustomization.yaml").is_file()
-            named.add(target)
-    assert {path for path, _ in documents(KUBERNETES)} <= named
+def test_no_manifest_is_left_out_of_all_overlays() -> None:
+    files = {path.resolve() for overlay in OVERLAYS for path in rendered(overlay).files}
+    assert files == set(KUBERNETES.rglob("*.yaml"))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -274,41 +240,66 @@ def test_an_overlay_names_one_release_everywhere(overlay: str) -> None:
 
 
 def test_images_are_named_in_kustomizations_alone_and_by_a_tag() -> None:
-    used = {container["image"] for one in workloads() for container in containers(one)}
-    assert used == {"millwright-pipelines", "millwright-service"}
+    written = set(re.findall(r"image: (.*)", "".join(p.read_text() for p in MANIFESTS)))
+    assert written == {"millwright-pipelines", "millwright-service"}
     for overlay in OVERLAYS:
-        named = [
-            image
-            for path, content in kustomizations()
-            if path.is_relative_to(KUBERNETES / "overlays" / overlay)
-            for image in content.get("images", ())
-        ]
-        assert {image["name"] for image in named} == used
+        named = [image for _, image in rendered(overlay).images]
+        assert {image["name"] for image in named} == written
         assert all(image.get("digest") or re.fullmatch(r"v\d+", image["newTag"]) for image in named)
 
 
-def test_no_container_has_rights_or_writes_to_its_own_files() -> None:
-    for workload in workloads():
-        for container in containers(workload):
-            rights = container["securityContext"]
-            assert rights["readOnlyRootFilesystem"] is True
-            assert rights["allowPrivilegeEscalation"] is False
-            assert rights["capabilities"] == {"drop": ["ALL"]}
-            assert container["resources"]["limits"]["memory"]
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_no_container_writes_to_its_own_files_or_takes_all_memory(overlay: str) -> None:
+    found = [container for _, container in containers(rendered(overlay).manifests)]
+    assert len(found) == 3
+    assert all(one["securityContext"]["readOnlyRootFilesystem"] is True for one in found)
+    assert all(one["resources"]["limits"]["memory"] for one in found)
+
+
+def test_namespaces_let_in_no_pod_with_rights() -> None:
+    for overlay in OVERLAYS:
+        kinds = {one.kind: one.content for one in rendered(overlay).manifests}
+        assert kinds["Namespace"]["metadata"]["labels"][pods.LABEL] == "restricted"
 
 
 def test_every_secret_of_the_cluster_is_documented_and_none_is_in_the_repository() -> None:
-    assert not [one for _, one in documents(KUBERNETES) if one["kind"] == "Secret"]
-    references = [
-        variable["valueFrom"]["secretKeyRef"]
-        for workload in workloads()
-        for container in containers(workload)
-        for variable in container["env"]
-        if "secretKeyRef" in variable["valueFrom"]
-    ]
-    assert {reference["name"] for reference in references} == {"millwright-secrets"}
-    for reference in references:
-        assert f"`{reference['key']}`" in DOCUMENT
+    text = "".join(path.read_text() for path in MANIFESTS)
+    assert "kind: Secret" not in text
+    keys = re.findall(r"secretKeyRef: \{name: millwright-secrets, key: (\w+)", text)
+    named = re.findall(r"(?:secretRef: \{name: |auth-secret: |secretName: )([\w-]+)", text)
+    assert set(named) == {"millwright-secrets", "millwright-users", "millwright-tls"}
+    assert "MILLWRIGHT_POSTGRES_URL" in keys
+    assert all(f"`{name}`" in DOCUMENT for name in (*keys, *named))
+
+
+def test_from_outside_the_service_is_reached_with_a_login_alone() -> None:
+    found = [each for each in rendered("production").manifests if each.kind == "Ingress"]
+    assert found
+    for ingress in found:
+        notes = ingress.content["metadata"]["annotations"]
+        assert notes["nginx.ingress.kubernetes.io/auth-type"] == "basic"
+        assert notes["nginx.ingress.kubernetes.io/auth-secret"] == "millwright-users"
+
+
+@pytest.mark.parametrize(("ended", "told"), [(0, 0), (1, 1), (2, 2), (3, 0)])
+def test_features_are_done_once_an_hour_although_rows_are_in_quarantine(
+    tmp_path: Path, ended: int, told: int
+) -> None:
+    (job,) = [
+        one for each, one in containers(rendered("production").manifests)
+        if each.name == "millwright-features"
+    ]  # fmt: skip
+    asked = tmp_path / "asked"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\nexit {ended}\n')
+    python.chmod(0o755)
+    values = {"DATA": "/incoming", "FLEET": "pumps", "ENVIRONMENT": "production"}
+    known = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    known |= {f"MILLWRIGHT_{name}": value for name, value in values.items()}
+    done = subprocess.run([*job["command"], *job["args"]], env=known, check=False)
+    assert done.returncode == told
+    words = "run.py --pipeline features --data /incoming --fleet pumps --stack production\n"
+    assert asked.read_text() == words
 
 
 @pytest.mark.parametrize("path", sorted(WORKFLOWS.glob("*.yml")), ids=lambda path: path.stem)

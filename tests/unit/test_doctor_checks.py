@@ -119,6 +119,12 @@ def test_the_variables_that_production_needs_are_asked_for_by_name(tmp_path: Pat
     assert "export SLACK_CHANNEL=..." not in [each.mend for each in found]
 
 
+def test_where_production_s_zenml_is_leads_nowhere_else(tmp_path: Path) -> None:
+    given = {"ZENML_STORE_URL": "https://user:word@zenml.plant.test"}
+    assert levels(surroundings.variables(patient(tmp_path, "production", **given))) == ["ok"]
+    assert levels(surroundings.variables(patient(tmp_path, "staging", **given))) == ["fault"]
+
+
 def test_an_empty_or_foreign_file_is_no_database(tmp_path: Path) -> None:
     path = tmp_path / "x.db"
     path.write_bytes(b"")

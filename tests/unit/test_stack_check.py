@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from millwright.check import CheckReport, Finding, manifests, stacks, variables
+from millwright.check import CheckReport, Finding, manifests, pods, stacks, variables
 from millwright.check.kustomize import containers, render
 from millwright.configuration import load
 from millwright.settings import REPOSITORY, Settings, State, load_settings
@@ -102,6 +102,7 @@ def test_each_variable_that_is_not_set_is_named_with_what_it_is(where: State) ->
         name: f"is not set: {meaning}" for name, meaning in PRODUCTION.variables.items()
     }
     assert all(each.way_out.startswith(f"export {each.place}=") for each in found)
+    assert all(each.yours for each in found)
 
 
 def test_nothing_is_wrong_with_variables_that_are_all_set(whole: State) -> None:
@@ -212,6 +213,7 @@ def test_a_stack_without_a_zenml_server_is_told_to_have_one(
     found = stacks.check(load(STACK, StackFile), PRODUCTION, whole)
     remote = only([each for each in found if each.place.endswith("orchestrator.flavor")])
     assert "ZENML_STORE_URL" in remote.way_out
+    assert remote.yours
 
 
 def test_a_context_is_looked_for_in_the_kubeconfig(
@@ -224,6 +226,7 @@ def test_a_context_is_looked_for_in_the_kubeconfig(
     monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path, "plants", "other")))
     found = only(stacks.check(stack, PRODUCTION, whole))
     assert found.way_out == "did you mean 'plants'?"
+    assert found.yours
 
 
 @pytest.mark.parametrize(
@@ -250,7 +253,7 @@ def test_a_fault_of_the_stack_file_is_named_by_file_and_key(
     stack = stack_with(tmp_path, old, new)
     found = stacks.check(stack, PRODUCTION, whole)
     where = f"configs/environments/production/stack.yaml: {place}"
-    assert [each.place for each in found if wrong in each.wrong] == [where]
+    assert [(each.place, each.yours) for each in found if wrong in each.wrong] == [(where, False)]
     assert CANARY not in f"{found} {stacks.plan(stack, whole)}"
 
 
@@ -275,6 +278,7 @@ def test_an_environment_without_manifests_has_nothing_wrong_with_them(where: Sta
 
 def test_what_stands_for_something_of_ones_own_has_to_go(whole: State) -> None:
     found = manifests.check(PRODUCTION, whole)
+    assert all(each.yours for each in found)
     told = [each for each in found if "stands for" in each.wrong]
     assert any("data.MILLWRIGHT_S3_BUCKET" in each.wrong for each in told)
     assert any(
@@ -316,8 +320,12 @@ def test_what_stands_for_something_of_ones_own_has_to_go(whole: State) -> None:
          "MILLWRIGHT_S3_BUCKET", "another value"),
         ("overlays/production/configuration.yaml", "  SLACK_CHANNEL: C0123456789\n", "",
          "CronJob millwright-training: training", "is not given SLACK_CHANNEL"),
-        ("base/training.yaml", "key: MILLWRIGHT_REDIS_URL", "key: REDIS_URL",
-         "training.MILLWRIGHT_REDIS_URL", "gives MILLWRIGHT_REDIS_URL the key 'REDIS_URL'"),
+        ("release/deployment.yaml", "key: MILLWRIGHT_REDIS_URL", "key: REDIS_URL",
+         "service.MILLWRIGHT_REDIS_URL", "gives MILLWRIGHT_REDIS_URL the key 'REDIS_URL'"),
+        ("base/training.yaml", "                - secretRef: {name: millwright-secrets}\n", "",
+         "CronJob millwright-training: training", "is not given ZENML_STORE_API_KEY"),
+        ("base/training.yaml", "            runAsNonRoot: true\n", "",
+         "CronJob millwright-training", "container training has no runAsNonRoot: true"),
         ("base/configuration.yaml", "kind: ConfigMap", "kind: Secret", "Secret millwright",
          "a secret in clear"),
     ],
@@ -329,6 +337,48 @@ def test_a_fault_of_a_manifest_is_named_by_its_place(
     found = manifests.check(PRODUCTION, whole, kubernetes)
     assert [each for each in found if wrong in str(each.wrong) and place in each.place], found
     assert CANARY not in str(found)
+
+
+RIGHTS = {
+    "runAsNonRoot": True,
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
+
+def test_a_restricted_namespace_lets_in_a_pod_without_rights() -> None:
+    common = {key: RIGHTS[key] for key in ("runAsNonRoot", "seccompProfile")}
+    own = {key: RIGHTS[key] for key in ("allowPrivilegeEscalation", "capabilities")}
+    volumes = [{"name": "state", "persistentVolumeClaim": {}, "hostPath": None}]
+    container = {"name": "one", "securityContext": own}
+    pod = {"securityContext": common, "volumes": volumes, "containers": [container]}
+    assert list(pods.refused(pod)) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "wrong"),
+    [
+        *(({key: None}, f"no {key}") for key in ("runAsNonRoot", "seccompProfile")),
+        ({"allowPrivilegeEscalation": None}, "no allowPrivilegeEscalation"),
+        ({"capabilities": None}, "more than capabilities"),
+        ({"capabilities": {"drop": ["ALL"], "add": ["SYS_ADMIN"]}}, "more than capabilities"),
+        ({"seccompProfile": {"type": "Unconfined"}}, "no seccompProfile"),
+        ({"runAsUser": 0}, "runAsUser: 0"),
+        ({"privileged": True}, "is privileged"),
+    ],
+)
+def test_each_right_too_many_of_a_container_is_named(more: dict[str, object], wrong: str) -> None:
+    container = {"name": "one", "securityContext": {**RIGHTS, **more}}
+    told = list(pods.refused({"initContainers": [container], "containers": []}))
+    assert len(told) == 1
+    assert told[0].startswith("container one ")
+    assert wrong in told[0]
+
+
+def test_what_a_pod_has_of_its_node_is_named() -> None:
+    pod = {"hostNetwork": True, "volumes": [{"name": "disk", "hostPath": {"path": "/"}}]}
+    assert list(pods.refused(pod)) == ["has hostNetwork", "has the volume disk of kind hostPath"]
 
 
 def test_a_patch_of_a_named_thing_in_a_list_changes_that_one(kubernetes: Path) -> None:
