@@ -139,6 +139,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     alerters._tell_once.cache_clear()
 
 
+@pytest.mark.filterwarnings("ignore:'crypt' is deprecated:DeprecationWarning")  # in passlib
 @pytest.mark.parametrize("flavor", [FileAlerterFlavor, WebhookAlerterFlavor, SlackAlerterFlavor])
 def test_a_flavor_is_found_by_its_source(flavor, monkeypatch):
     monkeypatch.setattr(source_utils, "_CUSTOM_SOURCE_ROOT", str(REPOSITORY))
