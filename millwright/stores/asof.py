@@ -11,7 +11,7 @@ in S3 (`s3://bucket/folder`). What is not reading, such as logging features, is 
 DuckDB store.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -27,11 +27,8 @@ from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
 from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
-from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.saved_dataset import SavedDatasetStorage
-from feast.types import from_feast_to_pyarrow_type
-from feast.utils import _parse_feature_ref
 from pydantic import Field, StrictStr
 
 from millwright.errors import ConfigurationError, InputError
@@ -39,6 +36,7 @@ from millwright.stores import asof_join, parquet_files, places
 from millwright.stores.asof_join import History
 from millwright.stores.parquet_files import Table
 from millwright.stores.places import SCHEME, Place, S3Place
+from millwright.stores.request import batch_source, cutoffs_of_frame, history_of
 
 
 class AsofDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -127,7 +125,10 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         """
         cutoffs, timestamp = _cutoffs(entity_df, span)
         histories = [
-            _history(config, view, feature_refs, full_feature_names=full_feature_names)
+            History(
+                files=_files(batch_source(view), config),
+                **history_of(view, feature_refs, full_feature_names=full_feature_names),
+            )
             for view in feature_views
         ]
 
@@ -233,52 +234,7 @@ def _cutoffs(entity_df: object, span: dict[str, Any]) -> tuple[pa.Table, str]:
     if not isinstance(entity_df, pd.DataFrame):
         asked = "spans of time" if span else "SQL"
         raise InputError(f"this offline store takes no {asked}; pass entity_df as a DataFrame")
-    timestamp = infer_event_timestamp_from_entity_df(entity_df.dtypes.to_dict())
-    try:
-        if entity_df[timestamp].dtype in ("object", "string"):
-            times = pd.to_datetime(entity_df[timestamp], utc=True, format="ISO8601")
-            entity_df = entity_df.assign(**{timestamp: times})
-        return pa.Table.from_pandas(entity_df, preserve_index=False), timestamp
-    except (ValueError, TypeError, pa.ArrowException) as err:
-        raise InputError(f"the entity frame cannot be read: {err}") from err
-
-
-def _history(
-    config: RepoConfig, view: FeatureView, references: list[str], *, full_feature_names: bool
-) -> History:
-    """What `view` and its source say, with the source's names of columns."""
-    source = view.batch_source
-    if source is None:
-        raise ConfigurationError(f"feature view '{view.name}' has no batch source; give it one")
-    original = {new: old for old, new in source.field_mapping.items()}
-    projection = view.projection
-    prefix = f"{projection.name_alias or view.name}__" if full_feature_names else ""
-    types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in view.features}
-    asked = dict.fromkeys(_requested(references, projection.name_to_use()))
-    return History(
-        name=projection.name_to_use(),
-        files=_files(source, config),
-        keys={
-            projection.join_key_map.get(column.name, column.name): original.get(
-                column.name, column.name
-            )
-            for column in view.entity_columns
-        },
-        event=original.get(source.timestamp_field, source.timestamp_field),
-        created=original.get(source.created_timestamp_column, source.created_timestamp_column)
-        or None,
-        features={f"{prefix}{name}": original.get(name, name) for name in asked},
-        types={f"{prefix}{name}": types[name] for name in asked},
-        time_to_live=view.ttl,
-    )
-
-
-def _requested(references: list[str], view: str) -> Iterator[str]:
-    """The features of `view` among `references`, which read `view:feature` or `view@v2:feature`."""
-    for reference in references:
-        name, version, feature = _parse_feature_ref(reference)
-        if view == (name if version is None else f"{name}@v{version}"):
-            yield feature
+    return cutoffs_of_frame(entity_df)
 
 
 def _files(source: DataSource, config: RepoConfig) -> Table:

@@ -1,6 +1,6 @@
 """What Feast asks of the PostgreSQL store, in the store's own terms."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 import pyarrow as pa
@@ -10,13 +10,12 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
     PostgreSQLSource,
 )
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
-from feast.types import from_feast_to_pyarrow_type
-from feast.utils import _parse_feature_ref
 
 from millwright.errors import ConfigurationError, InputError
 from millwright.stores.postgres_join import TableHistory
 from millwright.stores.postgres_server import Server, connect
 from millwright.stores.postgres_tables import Source, find_query, read_all
+from millwright.stores.request import batch_source, cutoffs_of_frame, history_of
 
 
 def server_of(config: RepoConfig) -> Server:
@@ -55,14 +54,7 @@ def cutoffs_of(server: Server, entity_df: object) -> tuple[pa.Table, str]:
         raise InputError(
             "this offline store takes no spans of time; pass entity_df as a DataFrame or a query"
         )
-    timestamp = infer_event_timestamp_from_entity_df(entity_df.dtypes.to_dict())
-    try:
-        if entity_df[timestamp].dtype in ("object", "string"):
-            times = pd.to_datetime(entity_df[timestamp], utc=True, format="ISO8601")
-            entity_df = entity_df.assign(**{timestamp: times})
-        return pa.Table.from_pandas(entity_df, preserve_index=False), timestamp
-    except (ValueError, TypeError, pa.ArrowException) as err:
-        raise InputError(f"the entity frame cannot be read: {err}") from err
+    return cutoffs_of_frame(entity_df)
 
 
 def histories_of(
@@ -73,49 +65,13 @@ def histories_of(
     Raises:
         ConfigurationError: a view has no source, or it is not in PostgreSQL.
     """
-    return [_history(view, references, full_feature_names=full_feature_names) for view in views]
-
-
-def _history(
-    view: FeatureView, references: Sequence[str], *, full_feature_names: bool
-) -> TableHistory:
-    source = batch_source(view)
-    original = {new: old for old, new in source.field_mapping.items()}
-    projection = view.projection
-    prefix = f"{projection.name_alias or view.name}__" if full_feature_names else ""
-    types = {field.name: from_feast_to_pyarrow_type(field.dtype) for field in view.features}
-    asked = dict.fromkeys(_requested(references, projection.name_to_use()))
-    return TableHistory(
-        name=projection.name_to_use(),
-        source=source_of(source),
-        keys={
-            projection.join_key_map.get(column.name, column.name): original.get(
-                column.name, column.name
-            )
-            for column in view.entity_columns
-        },
-        event=original.get(source.timestamp_field, source.timestamp_field),
-        created=original.get(source.created_timestamp_column, source.created_timestamp_column)
-        or None,
-        features={f"{prefix}{name}": original.get(name, name) for name in asked},
-        types={f"{prefix}{name}": types[name] for name in asked},
-        time_to_live=view.ttl,
-    )
-
-
-def _requested(references: Sequence[str], view: str) -> Iterator[str]:
-    """The features of `view` among `references`, which read `view:feature` or `view@v2:feature`."""
-    for reference in references:
-        name, version, feature = _parse_feature_ref(reference)
-        if view == (name if version is None else f"{name}@v{version}"):
-            yield feature
-
-
-def batch_source(view: FeatureView) -> DataSource:
-    """The source of a view's rows."""
-    if view.batch_source is None:
-        raise ConfigurationError(f"feature view '{view.name}' has no batch source; give it one")
-    return view.batch_source
+    return [
+        TableHistory(
+            source=source_of(batch_source(view)),
+            **history_of(view, references, full_feature_names=full_feature_names),
+        )
+        for view in views
+    ]
 
 
 def source_of(source: DataSource) -> Source:
