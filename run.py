@@ -71,11 +71,14 @@ def _check_environment(asked: argparse.Namespace, result: dict[str, Any]) -> int
 
 def _execute(asked: argparse.Namespace, state: State, record: Record) -> "Project":
     from millwright.project import open_project
+    from millwright.release import champion
     from millwright.watch import watched
 
     project = open_project(asked.fleet, state.environment)
+    project.warehouse  # noqa: B018 - it refuses before any work a fleet that it cannot hold
     terminal.say(f"{asked.pipeline} of fleet {asked.fleet} in environment {state.environment}")
     result = record.result
+    before = champion(state.releases(asked.fleet))
 
     def lost(said: str) -> None:
         record.ended(said)
@@ -88,7 +91,8 @@ def _execute(asked: argparse.Namespace, state: State, record: Record) -> "Projec
             _announce({**result, "status": "failed", "error": str(err) or type(err).__name__})
             raise
         result |= {"dataset_version": project.raw.dataset_version}
-        _announce(result)
+        if not result.get("release") or result["release"] != str(before):
+            _announce(result)  # of what was released already it was told then
     return project
 
 

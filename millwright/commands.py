@@ -12,7 +12,8 @@ from millwright import terminal
 from millwright.endpoints import mlflow_uri
 from millwright.errors import InputError, MillwrightError
 from millwright.process import chosen, prepare
-from millwright.settings import State
+from millwright.settings import State, load_settings
+from millwright.watch import watched
 
 
 def feast(words: Sequence[str] | None = None) -> int:
@@ -65,7 +66,8 @@ def _inside(work: Callable[[State], int]) -> int:
         state = chosen(os.environ.get("MILLWRIGHT_ENVIRONMENT"))
         prepare(state)
         sys.stderr.write(f"environment: {state.environment}\n")
-        return work(state)
+        with watched(state, load_settings(state.environment), terminal.fail):
+            return work(state)
     except MillwrightError as err:
         terminal.fail(str(err))
         return err.exit_code

@@ -170,7 +170,13 @@ def current_environment() -> str:
     Raises:
         ConfigurationError: the active stack is none of ours.
     """
-    name = str(Client().active_stack_model.name)
+    try:
+        name = str(Client().active_stack_model.name)
+    except (KeyError, ValueError) as err:
+        raise ConfigurationError(
+            f"there is no ZenML stack with the id in {ACTIVE_STACK}; unset it, and choose a stack: "
+            "zenml stack set local"
+        ) from err
     if name == "default":
         return "local"
     if not Path(ENVIRONMENTS, name, "stack.yaml").is_file():

@@ -6,16 +6,26 @@ from millwright.errors import ConfigurationError
 from millwright.fleet import Fleet
 from millwright.validation import schema
 from millwright.views import View
+from millwright.warehouse import KEYS
 
 LIMIT = 63  # bytes, of an identifier
+MOST = 1600  # columns, of a table
 
 
 def check(fleet: Fleet, schemas: Iterable[str], views: Iterable[View]) -> None:
-    """Make sure that PostgreSQL keeps every name of a fleet whole.
+    """Make sure that PostgreSQL keeps every name of a fleet whole, and holds every view.
 
     Raises:
-        ConfigurationError: one is too long.
+        ConfigurationError: a name is too long, or a view too wide.
     """
+    views = tuple(views)
+    for view in views:
+        if len(KEYS) + len(view.features) > MOST:
+            raise ConfigurationError(
+                f"fleet '{fleet.name}': feature view '{view.name}' has {len(view.features):,} "
+                f"features, and a table of PostgreSQL has at most {MOST:,} columns; ask for fewer "
+                "statistics in the fleet's file, or use the local environment"
+            )
     for kind, name in _names(fleet, schemas, views):
         size = len(name.encode())
         if size > LIMIT:

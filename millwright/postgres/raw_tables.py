@@ -6,7 +6,7 @@ done twice. Tables of another shape, or of batches that the raw store does not k
 loaded anew.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -41,7 +41,7 @@ class RawTables:
         batches = raw.batches()
         with connection.cursor() as cursor:
             loaded = self._loaded(cursor)
-            if loaded is None or not loaded <= {batch.batch for batch in batches}:
+            if loaded is None or not self._whole(cursor, loaded, batches):
                 loaded = self._create(cursor)
             connection.commit()
             missing = [batch for batch in batches if batch.batch not in loaded]
@@ -96,6 +96,21 @@ class RawTables:
             return None
         cursor.execute(f"SELECT batch FROM {self.name('batches')}")
         return {name for (name,) in cursor.fetchall()}
+
+    def _whole(self, cursor: Any, loaded: set[str], batches: Sequence[Batch]) -> bool:
+        """Whether the rows that are there are those of known batches, and all of them."""
+        if not loaded <= {batch.batch for batch in batches}:
+            return False
+        wanted: dict[tuple[str, str], int] = {}
+        for batch in batches:
+            for piece in batch.files if batch.batch in loaded else ():
+                place = (piece.table, batch.batch)
+                wanted[place] = wanted.get(place, 0) + piece.rows
+        found: dict[tuple[str, str], int] = {}
+        for table in self.fleet.table_names:
+            cursor.execute(f"SELECT {_BATCH}, count(*) FROM {self.name(table)} GROUP BY {_BATCH}")
+            found |= {(table, batch): rows for batch, rows in cursor.fetchall()}
+        return found == wanted
 
     def _create(self, cursor: Any) -> set[str]:
         """Make all tables anew, empty."""

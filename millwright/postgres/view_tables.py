@@ -26,6 +26,8 @@ from millwright.warehouse import ALWAYS, KEYS, Rows
 SQL_TYPES = {"float32": "real", "string": "text"}
 # The least and largest numbers that `real` holds in full; nearer to null it has nothing but 0.
 _TINY = "1.2e-38"
+# The label of a period, as `periods` writes it.
+_FORMATS = {"day": "YYYY-MM-DD", "month": "YYYY-MM"}
 
 
 def schema_of(fleet: Fleet) -> str:
@@ -64,8 +66,15 @@ class ViewTable:
         return sum(self.periods.values())
 
     def damaged(self) -> set[str]:
-        """Nothing: PostgreSQL looks after what it holds."""
-        return set()
+        """The periods that have other numbers of rows than they were left with."""
+        if not self.periods:
+            return set()
+        form = literal(_FORMATS[self.fleet.partition])
+        period = f"to_char(event_timestamp AT TIME ZONE 'UTC', {form})"
+        if ALWAYS in self.periods:
+            period = literal(ALWAYS)
+        found = dict(self._do(f"SELECT {period} AS period, count(*) FROM {self._table} GROUP BY 1"))
+        return {period for period, rows in self.periods.items() if found.get(period) != rows}
 
     def read(self, period: str) -> pa.Table:
         """The rows of one period."""
@@ -162,7 +171,7 @@ class ViewTable:
         (there,) = self._do(
             f"SELECT to_regclass({literal(self._manifest)}), to_regclass({literal(self._table)})"
         )
-        if None in there:
+        if None in there or not self._has_its_columns():
             return
         held = self._do(
             f"SELECT definition, batches, detector FROM {self._manifest} WHERE view = {self._view}"
@@ -172,6 +181,14 @@ class ViewTable:
                 self.batches, self.detector = tuple(batches), detector
                 lines = f"SELECT period, rows FROM {self._lines} WHERE view = {self._view}"
                 self.periods = dict(self._do(lines))
+
+    def _has_its_columns(self) -> bool:
+        """Whether the table has the columns of the view, and no others."""
+        columns = self._do(
+            "SELECT attname::text FROM pg_attribute "
+            f"WHERE attrelid = {literal(self._table)}::regclass AND attnum > 0 AND NOT attisdropped"
+        )
+        return {name for (name,) in columns} == {*KEYS, *self.view.features}
 
     def _create(self, execute: Any) -> None:
         """Make the table anew, empty, with the index that point-in-time joins go by."""

@@ -28,6 +28,8 @@ class PostgresWarehouse:
         self.raw = raw
         self.settings = settings
         self._connection: Any = None
+        schemas = (RawTables(fleet).schema, schema_of(fleet))
+        names.check(fleet, schemas, feature_views(fleet))
 
     @property
     def modules(self) -> Sequence[ModuleType]:
@@ -37,8 +39,6 @@ class PostgresWarehouse:
     @contextmanager
     def updating(self) -> Iterator[None]:
         """Load what is new in the raw store; keep others from changing the same tables."""
-        schemas = (RawTables(self.fleet).schema, schema_of(self.fleet))
-        names.check(self.fleet, schemas, feature_views(self.fleet))
         with errors_named(self.url, "write the feature tables"), self._connected() as connection:
             # The lock of the environment holds on this machine; this one holds for the server.
             lock.take(connection, schema_of(self.fleet), terminal.say, PATIENCE)

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from millwright.endpoints import Endpoints, without_password, without_secrets
+from millwright.endpoints import VARIABLES, Endpoints, without_password, without_secrets
 from millwright.errors import MillwrightError
 
 SECONDS = 5.0
@@ -112,9 +112,17 @@ def check(endpoints: Endpoints, environment: str, *, seconds: float = SECONDS) -
     """
     problems = unreachable(endpoints, seconds=seconds)
     if problems:
+        # That of MLflow is set for every process of ours.
+        given = [v for n, v in VARIABLES.items() if n in problems and n != "mlflow"]
+        given = [name for name in given if os.environ.get(name)]
+        way_out = (
+            f"start what runs here with: python -m millwright services up --stack {environment}"
+        )
+        if given:
+            way_out += f"; mend what {', '.join(given)} names, or unset it"
         raise MillwrightError(
             f"environment '{environment}' cannot be used: {describe(vars(endpoints), problems)}; "
-            f"start what runs here with: python -m millwright services up --stack {environment}"
+            f"{way_out}"
         )
 
 

@@ -39,7 +39,6 @@ from millwright.stores import postgres_join, postgres_tables, postgres_writes
 from millwright.stores.asof import AsofRetrievalJob
 from millwright.stores.asof_join import check_cutoffs, to_microseconds
 from millwright.stores.postgres_request import (
-    batch_source,
     cutoffs_of,
     histories_of,
     server_of,
@@ -48,6 +47,7 @@ from millwright.stores.postgres_request import (
 )
 from millwright.stores.postgres_server import Server, connect
 from millwright.stores.postgres_tables import INSTANT
+from millwright.stores.request import batch_source
 
 
 class AsofPostgresOfflineStoreConfig(PostgreSQLOfflineStoreConfig):  # type: ignore[misc]

@@ -96,6 +96,28 @@ def test_a_raw_store_that_was_begun_anew_is_loaded_anew(postgres_url: str, month
     assert_same(offline, first.place)
 
 
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "DELETE FROM features_tiny.sensor_step WHERE machine_id = '2'",
+        "DELETE FROM features_tiny.machine_attributes WHERE machine_id = '2'",
+        "ALTER TABLE features_tiny.component_age DROP COLUMN belt_age",
+        "DROP TABLE features_tiny.error_counts_4h",
+        "DELETE FROM raw_tiny.telemetry WHERE machine_id = '3'; "
+        "DROP TABLE features_tiny.sensor_step",
+    ],
+)
+def test_what_was_taken_away_by_hand_is_made_again(
+    harm: str, postgres_url: str, monthly: Course
+) -> None:
+    store(postgres_url, monthly.last, monthly.fleet).update()
+    with psycopg2.connect(postgres_url) as connection, connection.cursor() as cursor:
+        cursor.execute(harm)
+    offline = store(postgres_url, monthly.last, monthly.fleet)
+    assert any(built.made for built in offline.update())
+    assert_same(offline, monthly.last.place)
+
+
 WORKER = """
 import sys
 from pathlib import Path
