@@ -60,14 +60,16 @@ class ReleaseDeployer(BaseModelDeployer):  # type: ignore[misc]
         """Where the environment keeps what it has."""
         return state(self.config.environment)
 
-    def deploy_release(self, folder: Path) -> ReleaseService:
+    def deploy_release(self, folder: Path, *, proven: bool = False) -> ReleaseService:
         """Prove a release in a fresh process and make it the champion; again changes nothing.
+
+        One that was `proven` just now is taken as it is.
 
         Raises:
             ReleaseError: it is broken, or not of this environment; the former champion stays.
         """
         config = self._configured(folder)
-        self._point_to(config.folder)
+        self._point_to(config.folder, proven=proven)
         return self._record(config)
 
     def deploy_model(
@@ -222,8 +224,9 @@ class ReleaseDeployer(BaseModelDeployer):  # type: ignore[misc]
             )
         return config
 
-    def _point_to(self, folder: Path) -> None:
-        releases.verify_in_fresh_process(folder)
+    def _point_to(self, folder: Path, *, proven: bool = False) -> None:
+        if not proven:
+            releases.verify_in_fresh_process(folder)
         with self._alone():
             if releases.champion(folder.parent) != folder:
                 releases.set_champion(folder.parent, folder)

@@ -139,7 +139,7 @@ def release(
 ) -> Released:
     """Release a version that passed the gate as champion; leave another as challenger.
 
-    `deploy` puts a release into service.
+    `deploy` puts a release into service, which has proved itself by then.
 
     Raises:
         ReleaseError: the release cannot be written, would replace that of another model, or does

@@ -1,5 +1,6 @@
 """The record in MLflow, the register, and the release."""
 
+from functools import partial
 from typing import Annotated
 
 import pandas as pd
@@ -54,7 +55,7 @@ def release_model(
         training_set,
         classifier,
         judgement.threshold.value,
-        stack.model_deployer().deploy_release,
+        partial(stack.model_deployer().deploy_release, proven=True),
     )
     log_metadata(publication.links(opened(fleet), registration, released), infer_model=True)
     return released
