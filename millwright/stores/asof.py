@@ -20,7 +20,6 @@ from typing import Any
 import duckdb
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from feast import FeatureView, FileSource, OnDemandFeatureView, RepoConfig
 from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
@@ -36,7 +35,7 @@ from millwright.stores import asof_join, parquet_files, places
 from millwright.stores.asof_join import History
 from millwright.stores.parquet_files import Table
 from millwright.stores.places import SCHEME, Place, S3Place
-from millwright.stores.request import batch_source, cutoffs_of_frame, history_of
+from millwright.stores.request import batch_source, cutoffs_of_frame, history_of, metadata_of
 
 
 class AsofDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -143,13 +142,7 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
                 )
 
         asof_join.check_cutoffs(cutoffs, timestamp, histories)
-        times = asof_join.to_microseconds(cutoffs[timestamp])
-        metadata = RetrievalMetadata(
-            features=feature_refs,
-            keys=[name for name in cutoffs.column_names if name != timestamp],
-            min_event_timestamp=pc.min(times).as_py(),
-            max_event_timestamp=pc.max(times).as_py(),
-        )
+        metadata = metadata_of(cutoffs, timestamp, feature_refs)
         return AsofRetrievalJob(
             read,
             config.repo_path,

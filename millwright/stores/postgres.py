@@ -20,7 +20,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
@@ -28,7 +27,7 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (
     PostgreSQLOfflineStore,
     PostgreSQLOfflineStoreConfig,
 )
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.saved_dataset import SavedDatasetStorage
 from feast.types import from_feast_to_pyarrow_type
@@ -37,7 +36,7 @@ from pydantic import Field, StrictStr
 from millwright.errors import DataError
 from millwright.stores import postgres_join, postgres_tables, postgres_writes
 from millwright.stores.asof import AsofRetrievalJob
-from millwright.stores.asof_join import check_cutoffs, to_microseconds
+from millwright.stores.asof_join import check_cutoffs
 from millwright.stores.postgres_request import (
     cutoffs_of,
     histories_of,
@@ -47,7 +46,7 @@ from millwright.stores.postgres_request import (
 )
 from millwright.stores.postgres_server import Server, connect
 from millwright.stores.postgres_tables import INSTANT
-from millwright.stores.request import batch_source
+from millwright.stores.request import batch_source, metadata_of
 
 
 class AsofPostgresOfflineStoreConfig(PostgreSQLOfflineStoreConfig):  # type: ignore[misc]
@@ -122,13 +121,7 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
                 )
 
         check_cutoffs(cutoffs, timestamp, histories)
-        times = to_microseconds(cutoffs[timestamp])
-        metadata = RetrievalMetadata(
-            features=feature_refs,
-            keys=[name for name in cutoffs.column_names if name != timestamp],
-            min_event_timestamp=pc.min(times).as_py(),
-            max_event_timestamp=pc.max(times).as_py(),
-        )
+        metadata = metadata_of(cutoffs, timestamp, feature_refs)
         return AsofPostgresRetrievalJob(
             server,
             read,

@@ -5,13 +5,16 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from feast import FeatureView
 from feast.data_source import DataSource
+from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.types import from_feast_to_pyarrow_type
 from feast.utils import _parse_feature_ref
 
 from millwright.errors import ConfigurationError, InputError
+from millwright.stores.asof_join import to_microseconds
 
 
 def cutoffs_of_frame(entity_df: pd.DataFrame) -> tuple[pa.Table, str]:
@@ -65,6 +68,17 @@ def history_of(
         "types": {f"{prefix}{name}": types[name] for name in asked},
         "time_to_live": view.ttl,
     }
+
+
+def metadata_of(cutoffs: pa.Table, timestamp: str, references: Sequence[str]) -> RetrievalMetadata:
+    """What was asked for, and the first and the last cut-off."""
+    times = to_microseconds(cutoffs[timestamp])
+    return RetrievalMetadata(
+        features=list(references),
+        keys=[name for name in cutoffs.column_names if name != timestamp],
+        min_event_timestamp=pc.min(times).as_py(),
+        max_event_timestamp=pc.max(times).as_py(),
+    )
 
 
 def _requested(references: Sequence[str], view: str) -> Iterator[str]:
