@@ -9,24 +9,27 @@ never changed, only followed by another, when rows are taken in that were known 
 import hashlib
 import inspect
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
-import skops.io
 from numpy.typing import NDArray
-from sklearn.ensemble import IsolationForest
-from sklearn.impute import SimpleImputer
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
+# scikit-learn and skops take three seconds to import, and few runs have rows to score.
 from millwright.errors import MillwrightError
 from millwright.files import folder_written_whole
 from millwright.fleet import Fleet
 from millwright.labels import label_cutoffs
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 TREES = 100
 SAMPLES = 1024
@@ -39,13 +42,16 @@ TRUSTED = ("numpy.dtype", "sklearn.tree._tree.Tree")
 
 @dataclass(frozen=True)
 class Detector:
-    """A fitted detector: which features it reads, and since when its scores count."""
+    """A fitted detector: which features it reads, and since when its scores count.
+
+    `pipeline` gives what was fitted; one that was kept is read when rows are first scored.
+    """
 
     version: str
     features: tuple[str, ...]
     fit_end: pd.Timestamp
     rows: int
-    pipeline: Pipeline
+    pipeline: "Callable[[], Pipeline]"
 
     def score(self, frame: pd.DataFrame) -> NDArray[np.float32]:
         """How anomalous each row of `frame` is, in (0, 1]: the score of Liu et al. (2008).
@@ -55,7 +61,7 @@ class Detector:
         if frame.empty:
             return np.empty(0, dtype=np.float32)
         values = frame[list(self.features)].to_numpy(np.float32)
-        return np.asarray(-self.pipeline.score_samples(values), dtype=np.float32)
+        return np.asarray(-self.pipeline().score_samples(values), dtype=np.float32)
 
 
 def fit(
@@ -76,6 +82,11 @@ def fit(
     Returns:
         None if the history does not fill the fit window yet or has too few healthy rows in it.
     """
+    from sklearn.ensemble import IsolationForest
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     if windows.empty:
         return None
     start = windows["event_timestamp"].min()
@@ -107,16 +118,20 @@ def fit(
     digest = hashlib.sha256(np.ascontiguousarray(values).data)
     recipe = [inspect.getsource(inspect.getmodule(fit) or fit), version("scikit-learn")]
     digest.update(json.dumps([features, fit_end.isoformat(), *recipe]).encode())
-    return Detector(digest.hexdigest()[:16], tuple(features), fit_end, len(healthy), pipeline)
+    return Detector(
+        digest.hexdigest()[:16], tuple(features), fit_end, len(healthy), lambda: pipeline
+    )
 
 
 def save(detector: Detector, folder: Path) -> None:
     """Write `detector` to `folder/<version>`, in the skops format, whole or not at all."""
+    import skops.io
+
     target = folder / detector.version
     if target.exists():
         return
     with folder_written_whole(target) as draft:
-        skops.io.dump(detector.pipeline, draft / "detector.skops")
+        skops.io.dump(detector.pipeline(), draft / "detector.skops")
         facts = {
             "version": detector.version,
             "features": detector.features,
@@ -130,19 +145,32 @@ def load(folder: Path, version: str) -> Detector:
     """Read the detector `version` back.
 
     Raises:
-        MillwrightError: it is not there, or not whole.
+        MillwrightError: it is not there, or not whole; of its pipeline, when that is asked for.
     """
     path = folder / version
-    try:
+    with _readable(path):
         facts = json.loads((path / "detector.json").read_text(encoding="utf-8"))
-        pipeline = skops.io.load(path / "detector.skops", trusted=list(TRUSTED))
         return Detector(
             version,
             tuple(facts["features"]),
             pd.Timestamp(facts["fit_end"]),
             facts["rows"],
-            pipeline,
+            cache(lambda: _read_pipeline(path)),
         )
+
+
+def _read_pipeline(path: Path) -> "Pipeline":
+    import skops.io
+
+    with _readable(path):
+        pipeline: Pipeline = skops.io.load(path / "detector.skops", trusted=list(TRUSTED))
+    return pipeline
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as err:
         raise MillwrightError(
             f"the anomaly detector {path} cannot be read: {err}; remove the folder and run "

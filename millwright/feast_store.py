@@ -14,8 +14,9 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from feast import FeatureStore
+from feast.diff.registry_diff import RegistryDiff
 from feast.repo_config import load_repo_config
-from feast.repo_operations import apply_total
+from feast.repo_operations import _get_repo_contents, apply_total
 
 from millwright.endpoints import (
     EXAMPLES,
@@ -49,6 +50,15 @@ def apply(state: State) -> str:
         config = load_repo_config(FEATURE_REPO, configuration(state))
         apply_total(config, FEATURE_REPO, skip_source_validation=True)
     return said.getvalue()
+
+
+def plan(state: State) -> RegistryDiff:
+    """How the registry differs from the definitions, as `feast plan` finds it."""
+    with _configured(state), _inside(FEATURE_REPO):
+        config = load_repo_config(FEATURE_REPO, configuration(state))
+        contents = _get_repo_contents(FEATURE_REPO, config.project, config)
+        difference, _, _ = open_store(state).plan(contents)
+    return difference
 
 
 def configuration(state: State) -> Path:

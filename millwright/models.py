@@ -1,14 +1,9 @@
-"""The failure classifier and the two baselines that it must beat.
-
-One `Encoder` turns features into the columns of a model, in training and in the service alike; its
-fields are part of every release.
-"""
+"""The failure classifier and the two baselines that it must beat."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import xgboost
 from numpy.typing import NDArray
 from sklearn.impute import SimpleImputer
@@ -16,63 +11,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from millwright.configuration import Strict
+from millwright.encoder import Encoder, Matrix, Scores
 from millwright.fleet import Fleet
-from millwright.views import feature_views, model_features
+from millwright.views import feature_views
 
-Matrix = NDArray[np.float32]
 Labels = NDArray[np.bool_]
-Scores = NDArray[np.float64]
-
-
-class Encoder(Strict):
-    """The way from features to columns: numbers as they are, a category as one column a value.
-
-    A missing number stays NaN; a missing or unknown category is 0 in all of its columns.
-    """
-
-    features: tuple[str, ...]
-    categories: dict[str, tuple[str, ...]]
-
-    @classmethod
-    def of(cls, fleet: Fleet) -> "Encoder":
-        """The encoder for every feature of `fleet`."""
-        kinds = model_features(fleet)
-        return cls(
-            features=tuple(kinds),
-            categories={
-                name: fleet.attributes[name].values
-                for name, kind in kinds.items()
-                if kind == "string"
-            },
-        )
-
-    @property
-    def columns(self) -> list[str]:
-        """The names of the matrix's columns, such as `volt_mean_24h` and `model=model3`."""
-        names: list[str] = []
-        for feature in self.features:
-            values = self.categories.get(feature)
-            names += [f"{feature}={value}" for value in values] if values else [feature]
-        return names
-
-    def encode(self, frame: pd.DataFrame) -> Matrix:
-        """A matrix of shape (rows of `frame`, `columns`), float32, in the order of `columns`."""
-        matrix = np.empty((len(frame), len(self.columns)), dtype=np.float32)
-        column = 0
-        for feature in self.features:
-            values = self.categories.get(feature)
-            if values is None:
-                matrix[:, column] = frame[feature].to_numpy(np.float32)
-                column += 1
-                continue
-            for value in values:
-                # Text of pandas' own type is neither equal nor unequal where it is missing.
-                matrix[:, column] = (frame[feature] == value).to_numpy(np.float32, na_value=0)
-                column += 1
-        return matrix
-
-
 # One thread a model: more make small ones slower, and another number of threads another model.
 FIXED = {"objective": "binary:logistic", "tree_method": "hist", "nthread": 1}
 

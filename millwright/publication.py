@@ -15,10 +15,10 @@ import xgboost
 from millwright import files, plots, registry, report, training
 from millwright import release as releases
 from millwright.configuration import Strict
+from millwright.encoder import Encoder
 from millwright.errors import ReleaseError
 from millwright.evaluation import Evaluation
 from millwright.gate import Decision
-from millwright.models import Encoder
 from millwright.project import Project, code_version, git_revision
 from millwright.registry import CHALLENGER, CHAMPION, Version
 from millwright.release import Manifest

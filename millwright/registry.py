@@ -18,8 +18,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import infer_signature
 
+from millwright.encoder import Encoder, Matrix
 from millwright.files import database_written_whole
-from millwright.models import Encoder, Matrix, predict
+from millwright.models import predict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MODEL_VERSION = "model_version"

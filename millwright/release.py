@@ -17,16 +17,19 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xgboost
 from pydantic import AwareDatetime
 
 from millwright.configuration import Strict
+from millwright.encoder import Encoder, Matrix, Scores
 from millwright.errors import ReleaseError
 from millwright.files import file_written_whole, folder_written_whole
-from millwright.models import Encoder, Matrix, Scores, predict
+
+# XGBoost takes a second to import, and many ask only which release is the champion.
+if TYPE_CHECKING:
+    import xgboost
 
 MODEL, MANIFEST, EXAMPLES, SUMS = "model.ubj", "manifest.json", "examples.json", "SHA256SUMS"
 POINTER = "champion"
@@ -66,14 +69,16 @@ class Release:
 
     folder: Path
     manifest: Manifest
-    booster: xgboost.Booster
+    booster: "xgboost.Booster"
 
     def score(self, matrix: Matrix) -> Scores:
         """Probabilities for rows encoded by the manifest's encoder."""
+        from millwright.models import predict
+
         return predict(self.booster, matrix)
 
 
-def write(folder: Path, manifest: Manifest, booster: xgboost.Booster, examples: Matrix) -> Path:
+def write(folder: Path, manifest: Manifest, booster: "xgboost.Booster", examples: Matrix) -> Path:
     """Write a release to `folder/v<version>`, whole or not at all, and give its path.
 
     Args:
@@ -85,6 +90,8 @@ def write(folder: Path, manifest: Manifest, booster: xgboost.Booster, examples: 
     Raises:
         ReleaseError: the folder cannot be written, or holds the release of another model.
     """
+    from millwright.models import predict
+
     target = folder / f"v{manifest.version}"
     _refuse_another(target, manifest)
     try:
@@ -109,6 +116,8 @@ def load(folder: Path) -> Release:
     Raises:
         ReleaseError: a file is missing, changed or not what it should be.
     """
+    import xgboost
+
     _check_sums(folder)
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())

@@ -12,8 +12,9 @@ import xgboost
 from sklearn.metrics import average_precision_score
 
 from millwright.configuration import Strict
+from millwright.encoder import Matrix
 from millwright.errors import DataError
-from millwright.models import FIXED, Labels, Matrix, thin
+from millwright.models import FIXED, Labels, thin
 from millwright.settings import Search
 from millwright.splits import Fold, Split
 

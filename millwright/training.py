@@ -17,9 +17,10 @@ import xgboost
 from millwright import alarms, comparison, evaluation, labels, models, search
 from millwright.alarms import Threshold
 from millwright.configuration import Strict
+from millwright.encoder import Encoder, Matrix, Scores
 from millwright.errors import DataError, MillwrightError
 from millwright.evaluation import Contribution, Evaluation
-from millwright.models import Classifier, Encoder, Logistic, Model, Rule
+from millwright.models import Classifier, Logistic, Model, Rule
 from millwright.project import Project
 from millwright.search import Found
 from millwright.splits import Fold, Mask, Split, split_by_time
@@ -49,7 +50,7 @@ class Judgement(Strict):
 class Columns:
     """A training set as a model sees it."""
 
-    matrix: models.Matrix
+    matrix: Matrix
     labels: models.Labels
     moments: pd.Series
 
@@ -247,7 +248,7 @@ def learned_until(frame: pd.DataFrame, project: Project) -> datetime:
     return end.to_pydatetime()
 
 
-def examples(frame: pd.DataFrame, project: Project) -> models.Matrix:
+def examples(frame: pd.DataFrame, project: Project) -> Matrix:
     """Held-out rows, encoded, for a release to prove itself by."""
     rows = frame[split(frame, project).test.validation(frame["event_timestamp"])]
     return Encoder.of(project.fleet).encode(_sample(rows, EXAMPLES))
@@ -264,7 +265,7 @@ def _makers(found: Found, project: Project) -> dict[str, Callable[[], Model]]:
 
 def _fit_and_score(
     make: Callable[[], Model], data: Columns, windows: Split, project: Project
-) -> tuple[Model, models.Scores]:
+) -> tuple[Model, Scores]:
     """Fit a model for each window, on what came before it, and score the window's rows.
 
     Returns:

@@ -12,7 +12,7 @@ from typing import Any
 
 from millwright import process, terminal
 from millwright.doctor.databases import damage, other_zenml
-from millwright.doctor.examination import examine, without_secrets
+from millwright.doctor.examination import examine, shown
 from millwright.doctor.findings import Finding, Patient
 from millwright.doctor.surroundings import MLFLOW
 from millwright.endpoints import mlflow_uri
@@ -134,7 +134,7 @@ def _repair(patient: Patient, found: Sequence[Finding]) -> tuple[list[str], list
             except Exception as err:
                 said = f"repairing '{finding.check}' failed: {first_line(err)}"
                 trouble = Finding("repair", "fault", said, finding.mend)
-                failed.append(without_secrets(trouble, patient))
+                failed.append(shown(trouble, patient))
     return done, failed
 
 

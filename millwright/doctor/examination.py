@@ -4,9 +4,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
-from urllib.parse import unquote
 
 from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, Unanswered
+from millwright.endpoints import without_secrets
 from millwright.errors import MillwrightError
 from millwright.raw_store import first_line
 
@@ -23,7 +23,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     for module in MODULES:
         for check in _checks(module):
             for finding in look(check, patient):
-                yield without_secrets(finding, patient)
+                yield shown(finding, patient)
 
 
 def look(check: Check, patient: Patient) -> list[Finding]:
@@ -92,21 +92,8 @@ def _within(work: Callable[[], Iterable[Finding]], seconds: float) -> list[Findi
     return found
 
 
-def without_secrets(finding: Finding, patient: Patient) -> Finding:
+def shown(finding: Finding, patient: Patient) -> Finding:
     """The same without any password that this environment has."""
-    found, mend = finding.found, finding.mend
-    for secret in _secrets(patient):
-        found = found.replace(secret, "***")
-        mend = mend.replace(secret, "***") if mend else None
-    return replace(finding, found=" ".join(found.split()), mend=mend)
-
-
-def _secrets(patient: Patient) -> set[str]:
-    """The passwords in URLs, those of servers and those in variables."""
     urls = [*patient.urls.values(), *(v for v in patient.given.values() if "://" in v)]
-    found = set()
-    for url in urls:
-        account = url.partition("://")[2].rpartition("@")[0]
-        password = account.partition(":")[2]
-        found |= {password, unquote(password)}
-    return found - {""}
+    found = " ".join(without_secrets(finding.found, *urls).split())
+    return replace(finding, found=found, mend=finding.mend and without_secrets(finding.mend, *urls))

@@ -7,8 +7,6 @@ from typing import Any
 
 from feast import FeatureView
 from feast.diff.property_diff import TransitionType
-from feast.repo_config import load_repo_config
-from feast.repo_operations import _get_repo_contents
 from redis import Redis
 
 from millwright import feast_store
@@ -106,15 +104,9 @@ def definitions(patient: Patient) -> Iterator[Finding]:
 
 def planned(patient: Patient) -> list[str]:
     """What `feast apply` would do, as `feast plan` finds it."""
-    folder = feast_store.FEATURE_REPO
-    with feast_store._configured(patient.state), feast_store._inside(folder):
-        config = load_repo_config(folder, feast_store.configuration(patient.state))
-        store = feast_store.open_store(patient.state)
-        contents = _get_repo_contents(folder, config.project, config)
-        registry_diff, _, _ = store.plan(contents)
     return [
         f"{each.transition_type.name.lower()} {each.feast_object_type.value} {each.name}"
-        for each in registry_diff.feast_object_diffs
+        for each in feast_store.plan(patient.state).feast_object_diffs
         if _differs(each)
     ]
 

@@ -22,7 +22,8 @@ from zenml.stack import StackComponent
 from millwright import release
 from millwright.deployers import ReleaseDeployer
 from millwright.deployments import ReleaseService
-from millwright.models import Classifier, Encoder
+from millwright.encoder import Encoder
+from millwright.models import Classifier
 from millwright.release import MODEL, Manifest
 from millwright.settings import state
 

@@ -28,11 +28,12 @@ from zenml.enums import StackComponentType
 from millwright import feast_store, process, registry, release, stack
 from millwright.doctor import command, stacks
 from millwright.doctor.findings import Patient
+from millwright.encoder import Encoder
 from millwright.errors import BusyError
 from millwright.fleet import fleets_folder
 from millwright.ingest import ingest
 from millwright.materialization import materialize
-from millwright.models import Classifier, Encoder
+from millwright.models import Classifier
 from millwright.project import open_project
 from millwright.release import Manifest
 from millwright.settings import load_settings, state

@@ -20,8 +20,9 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
 from millwright import feast_store, release
+from millwright.encoder import Encoder
 from millwright.fleet import Fleet, load_fleet
-from millwright.models import Classifier, Encoder
+from millwright.models import Classifier
 from millwright.release import Manifest
 from millwright.settings import REPOSITORY, State
 from millwright.views import feature_views, published

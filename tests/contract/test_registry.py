@@ -14,8 +14,9 @@ import xgboost
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from millwright.encoder import Encoder, Matrix
 from millwright.fleet import load_fleet
-from millwright.models import Classifier, Encoder, Matrix, predict
+from millwright.models import Classifier, predict
 from millwright.registry import (
     CHALLENGER,
     CHAMPION,

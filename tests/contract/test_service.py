@@ -38,7 +38,8 @@ from starlette.routing import Route
 
 from millwright import feast_store, release
 from millwright.__main__ import main
-from millwright.models import Classifier, Encoder
+from millwright.encoder import Encoder
+from millwright.models import Classifier
 from millwright.release import MODEL
 from millwright.services import schemas
 from millwright.serving import app as endpoints

@@ -134,7 +134,7 @@ def test_what_is_unlike_the_healthy_rows_scores_higher(
 
 def test_a_gap_counts_as_the_middle_and_no_rows_have_no_scores(detector: Detector) -> None:
     gap = pd.DataFrame({"volt": [None], "heat": [None]}, dtype="float32")
-    middle = pd.DataFrame([detector.pipeline[0].statistics_], columns=FEATURES)
+    middle = pd.DataFrame([detector.pipeline()[0].statistics_], columns=FEATURES)
     assert detector.score(gap) == detector.score(middle)
     assert detector.score(gap.iloc[:0]).shape == (0,)
 
@@ -164,7 +164,7 @@ def test_a_saved_detector_is_not_written_again(detector: Detector, tmp_path: Pat
 
 @pytest.mark.parametrize("fault", ["missing", "cut", "unnamed", "emptied"])
 def test_a_detector_that_is_not_whole_is_refused_with_its_place(
-    fault: str, detector: Detector, tmp_path: Path
+    fault: str, windows: pd.DataFrame, detector: Detector, tmp_path: Path
 ) -> None:
     folder = tmp_path / detector.version
     if fault != "missing":
@@ -177,4 +177,4 @@ def test_a_detector_that_is_not_whole_is_refused_with_its_place(
         else:
             model.write_bytes(b"")
     with pytest.raises(MillwrightError, match=f"{folder} cannot be read: .*; remove the folder"):
-        anomaly.load(tmp_path, detector.version)
+        anomaly.load(tmp_path, detector.version).score(windows)

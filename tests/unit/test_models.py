@@ -11,18 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_tables import plant
 
+from millwright.encoder import Encoder, Matrix
 from millwright.fleet import Fleet
-from millwright.models import (
-    Classifier,
-    Encoder,
-    Labels,
-    Logistic,
-    Matrix,
-    Rule,
-    contributions,
-    predict,
-    thin,
-)
+from millwright.models import Classifier, Labels, Logistic, Rule, contributions, predict, thin
 from millwright.views import model_features
 
 FLEET = plant()

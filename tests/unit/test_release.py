@@ -15,9 +15,11 @@ import pytest
 import xgboost
 from raw_tables import contents, plant
 
+from millwright import models
 from millwright import release as releases
+from millwright.encoder import Encoder, Matrix
 from millwright.errors import ReleaseError
-from millwright.models import Classifier, Encoder, Matrix
+from millwright.models import Classifier
 from millwright.release import (
     EXAMPLES,
     MANIFEST,
@@ -286,7 +288,7 @@ def test_another_process_verifies_what_this_one_could_not(
     def broken(*_: object) -> None:
         raise AssertionError("this process cannot predict")
 
-    monkeypatch.setattr(releases, "predict", broken)
+    monkeypatch.setattr(models, "predict", broken)
     with pytest.raises(AssertionError):
         verify(original)
     verify_in_fresh_process(original)

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 from raw_tables import plant
 
+from millwright.encoder import Matrix
 from millwright.errors import DataError
-from millwright.models import Labels, Matrix
+from millwright.models import Labels
 from millwright.search import ROUNDS, Found, search
 from millwright.settings import Search
 from millwright.splits import Folds, Split, split_by_time

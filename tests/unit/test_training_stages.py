@@ -15,10 +15,11 @@ import xgboost
 from raw_tables import contents, plant, raw, reading, take_in, write_csv
 
 from millwright import publication, registry, release, training
+from millwright.encoder import Encoder
 from millwright.errors import DataError, MillwrightError, ReleaseError
 from millwright.gate import decide, load_limits
 from millwright.labels import label_cutoffs, select_cutoffs
-from millwright.models import Classifier, Encoder
+from millwright.models import Classifier
 from millwright.project import Project, Training
 from millwright.publication import Candidate, Registration
 from millwright.registry import Version
