@@ -10,6 +10,9 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # The third engine is tested where there is a Java to run it.
 SPARK := $(if $(shell command -v java),.venv/spark)
 
+# Two at a time, each a file, in the order of pyproject.toml.
+TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+
 help:                 ## list the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
@@ -22,11 +25,11 @@ staging: $(READY)     ## the same on real PostgreSQL, Redis and MLflow, which it
 	$(BIN)/python run.py --stack staging --pipeline training
 
 test: $(READY) $(SPARK) ## all tests: under 15 minutes
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest $(TOGETHER)
 
 quick: $(READY)       ## the checks and the unit tests: under 2 minutes
 	$(MAKE) check
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit
+	$(BIN)/python -m pytest $(TOGETHER) tests/unit
 
 check: $(READY)       ## format, lint, types and import layers
 	$(BIN)/ruff format --check

@@ -70,10 +70,9 @@ def _register(client: Client, stack: StackFile) -> str:
     if found is None:
         client.create_stack(stack.stack_name, wanted)
         return "registered"
-    if _parts(found) != wanted:
-        client.update_stack(
-            stack.stack_name, component_updates={kind: [name] for kind, name in wanted.items()}
-        )
+    updates = {kind: [name] for kind, name in wanted.items()}
+    if _parts(found) != updates:
+        client.update_stack(stack.stack_name, component_updates=updates)
         return "updated"
     return "updated" if any(changes) else "unchanged"
 
@@ -126,10 +125,10 @@ def refuse_mixture(stack: StackFile) -> None:
         held = parts.get(kind)
         if held is None:
             continue  # the file has gained a component
-        if held != name:
+        if held != [name]:
             raise ConfigurationError(
-                f"stack '{stack.stack_name}' has the {kind.value} '{held}', and stack.yaml says "
-                f"'{name}'; parts of two environments never mix: {mend}"
+                f"stack '{stack.stack_name}' has the {kind.value} '{', '.join(held)}', and "
+                f"stack.yaml says '{name}'; parts of two environments never mix: {mend}"
             )
         part = component(kind, name)
         if part is not None and _changed_by_hand(part):
@@ -275,8 +274,8 @@ def _wanted(stack: StackFile) -> dict[StackComponentType, str]:
     return {StackComponentType(part.type): part.name for part in stack.components.values()}
 
 
-def _parts(stack: StackResponse) -> dict[StackComponentType, str]:
-    return {kind: parts[0].name for kind, parts in stack.components.items()}
+def _parts(stack: StackResponse) -> dict[StackComponentType, list[str]]:
+    return {kind: [part.name for part in parts] for kind, parts in stack.components.items()}
 
 
 def _create_database() -> None:

@@ -16,7 +16,6 @@ import xgboost
 from raw_tables import contents, plant
 
 from millwright import models
-from millwright import release as releases
 from millwright.encoder import Encoder, Matrix
 from millwright.errors import ReleaseError
 from millwright.models import Classifier
