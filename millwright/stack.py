@@ -1,8 +1,10 @@
 """The stacks of `configs/environments/<name>/stack.yaml` in ZenML, and the active one's parts."""
 
 import hashlib
+import importlib.metadata
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +88,8 @@ def enter(environment: str, state: State) -> None:
     Raises:
         ConfigurationError: the registered stack is not what the file says.
     """
+    # ZenML asks it of the type of each artifact, and it reads the files of every package each time.
+    importlib.metadata.packages_distributions = cache(importlib.metadata.packages_distributions)
     _create_database()
     client = Client()
     stack = read(environment, state)

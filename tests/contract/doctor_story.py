@@ -25,11 +25,11 @@ from zenml.client import Client
 from zenml.config.global_config import GlobalConfiguration
 from zenml.enums import StackComponentType
 
-from millwright import feast_store, process, registry, release, stack
+from millwright import feast_store, process, registry, release, stack, stack_file
 from millwright.doctor import command, stacks
 from millwright.doctor.findings import Patient
 from millwright.encoder import Encoder
-from millwright.errors import BusyError
+from millwright.errors import BusyError, ConfigurationError
 from millwright.fleet import fleets_folder
 from millwright.ingest import ingest
 from millwright.materialization import materialize
@@ -178,6 +178,17 @@ def at_a_server(environment: str) -> list[str]:
     return [found.level, found.found]
 
 
+def an_alerter_beside_ours() -> list[str]:
+    """What is said of a stack with one alerter too many, and done to put it back."""
+    Client().create_stack_component("other", "console_and_file", ALERTER, {"path": "/other.jsonl"})
+    Client().update_stack("local", component_updates={ALERTER: ["local", "other"]})
+    try:
+        stack.refuse_mixture(stack_file.read("local", HOME))
+    except ConfigurationError as err:
+        return [str(err), stack.register("local", HOME), stack.register("local", HOME)]
+    return []
+
+
 def contents() -> dict[str, int]:
     """Every file of the home, by path, with its size and when it was changed."""
     return {
@@ -215,6 +226,7 @@ def broken() -> dict[str, Any]:
         for run in Client().list_pipeline_runs(hydrate=True)
     ]
     found["at a server"] = {name: at_a_server(name) for name in ("production", "local")}
+    found["beside"] = an_alerter_beside_ours()
     back = damage_data()
     found["data"] = doctor("--stack", "local", MLFLOW_TRACKING_URI=ELSEWHERE)
     for kept, path in back.items():

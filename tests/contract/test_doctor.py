@@ -214,6 +214,13 @@ def test_zenml_s_database_is_its_server_s_where_the_settings_name_one(broken: St
     }
 
 
+def test_a_second_alerter_beside_ours_is_refused_and_taken_out_again(broken: Story) -> None:
+    refusal, *done = broken["beside"]
+    assert "has the alerter 'local, other', and stack.yaml says 'local'" in refusal
+    assert refusal.endswith("python -m millwright stacks --stack local")
+    assert done == ["updated", "unchanged"]
+
+
 def test_batches_that_came_after_a_materialization_are_counted(tmp_path: Path) -> None:
     fleet, staging = load_fleet("simulated"), State(tmp_path, "staging")
     folder, noon = staging.raw(fleet.name) / "batches", datetime(2026, 1, 1, 12, tzinfo=UTC)

@@ -11,7 +11,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from os.path import relpath
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -48,12 +50,26 @@ def clone(common: Path) -> Clone:
 @pytest.fixture(scope="session")
 def trained(clone: Clone, common: Path) -> Ended:
     """The run that many tests look at: `--pipeline training` in an empty home."""
-    mark = common / "trained.json"
-    with made_once(mark) as wanted:
+    return _ran_once(clone, common / "trained")
+
+
+@pytest.fixture(scope="session")
+def fresh(clone: Clone, common: Path) -> Ended:
+    """The same in another home, from another folder and by paths as they are seen from there."""
+    folder = common / "elsewhere"
+    folder.mkdir(exist_ok=True)
+    seen = {"MILLWRIGHT_HOME": "home", "MILLWRIGHT_FLEETS": relpath(clone.fleets, folder)}
+    return _ran_once(clone, folder / "home", cwd=folder, variables=seen)
+
+
+def _ran_once(clone: Clone, home: Path, **more: Any) -> Ended:
+    """A training run in `home`, made by the worker that asks first."""
+    told = clone.fleets.parent / f"{home.parent.name}-{home.name}.json"
+    with made_once(told) as wanted:
         if wanted:
-            ended = clone.run(common / "trained", "--pipeline", "training", "--fleet", FLEET)
-            mark.write_text(json.dumps(asdict(ended)), encoding="utf-8")
-    ended = Ended(**json.loads(mark.read_text(encoding="utf-8")))
+            ended = clone.run(home, "--pipeline", "training", "--fleet", FLEET, **more)
+            told.write_text(json.dumps(asdict(ended)), encoding="utf-8")
+    ended = Ended(**json.loads(told.read_text(encoding="utf-8")))
     assert ended.code in (0, 3), ended.stderr
     return ended
 

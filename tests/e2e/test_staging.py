@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
@@ -21,13 +20,9 @@ CANARY = "canary-4f1d9c"
 
 
 @pytest.fixture(scope="module")
-def home(trained: Ended, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(fresh: Ended) -> Path:
     """A home with the trained local environment in it, for servers and staging beside that."""
-    folder = tmp_path_factory.mktemp("staging") / "home"
-    # Absolute paths are in what ZenML and MLflow keep: so local is made by running it again.
-    (folder / "simulated").mkdir(parents=True)
-    shutil.copytree(Path(trained.home) / "simulated", folder / "simulated", dirs_exist_ok=True)
-    return folder
+    return Path(fresh.home)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +38,7 @@ def servers(clone: Clone, home: Path) -> Iterator[dict[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def local(clone: Clone, home: Path) -> Ended:
-    ended = clone.run(home, "--stack", "local", "--pipeline", "training", "--fleet", FLEET)
-    assert ended.code == 0, ended.stderr
-    return ended
-
-
-@pytest.fixture(scope="module")
-def staged(clone: Clone, home: Path, local: Ended, servers: dict[str, str]) -> Ended:
+def staged(clone: Clone, home: Path, servers: dict[str, str]) -> Ended:
     ended = clone.run(
         home, "--stack", "staging", "--pipeline", "training", "--fleet", FLEET,
         variables={"MILLWRIGHT_ALERT_WEBHOOK": f"http://127.0.0.1:9/{CANARY}"},
@@ -73,13 +61,13 @@ def typed(clone: Clone, home: Path, *words: str) -> "subprocess.CompletedProcess
     )  # fmt: skip
 
 
-def test_staging_promotes_the_model_that_local_promotes(local: Ended, staged: Ended) -> None:
+def test_staging_promotes_the_model_that_local_promotes(fresh: Ended, staged: Ended) -> None:
     assert staged.summary["environment"] == "staging"
-    assert staged.summary["status"] == local.summary["status"] == "promoted"
+    assert staged.summary["status"] == fresh.summary["status"] == "promoted"
     for key in ("dataset_version", "rows"):
-        assert staged.summary[key] == local.summary[key]
+        assert staged.summary[key] == fresh.summary[key]
     for key in ("scores", "baselines"):
-        assert flat(staged.summary[key]) == pytest.approx(flat(local.summary[key]), abs=1e-6)
+        assert flat(staged.summary[key]) == pytest.approx(flat(fresh.summary[key]), abs=1e-6)
 
 
 def flat(values: Any) -> dict[str, float]:
