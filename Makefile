@@ -10,7 +10,7 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # The third engine is tested where there is a Java to run it.
 SPARK := $(if $(shell command -v java),.venv/spark)
 
-# Two at a time, each a file, in the order of pyproject.toml.
+# Two files at a time, in the order of pyproject.toml.
 TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
 
 help:                 ## list the targets

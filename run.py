@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # What takes seconds to import is imported where it is used: a misspelt name is told at once.
-from millwright import interruption, stack_file, terminal
+from millwright import interruption, stack_file, startup, terminal
 from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, DataError, MillwrightError
 from millwright.fleet import fleets_folder, load_fleet
@@ -32,6 +32,8 @@ PIPELINES = ("ingest", "features", "training")
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what was asked for and give the exit code."""
+    startup.import_quickly()
+    startup.leave_feast_unchecked()
     asked, unknown = _parser().parse_known_args(words)
     result: dict[str, Any] = {
         "pipeline": asked.pipeline, "environment": asked.stack, "fleet": asked.fleet,

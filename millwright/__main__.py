@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from millwright import durations, release, stack_file, terminal
+from millwright import durations, release, stack_file, startup, terminal
 from millwright.doctor import command as doctor
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
@@ -20,6 +20,8 @@ from millwright.simulator import simulate
 
 def main(words: Sequence[str] | None = None) -> int:
     """Do what was asked for and give the exit code."""
+    startup.import_quickly()
+    startup.leave_feast_unchecked()
     asked = _parse(words)
     try:
         return int(asked.do(asked))

@@ -22,15 +22,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-# scikit-learn and skops take three seconds to import, and few runs have rows to score.
 from millwright.errors import MillwrightError
 from millwright.files import folder_written_whole
 from millwright.fleet import Fleet
 from millwright.labels import label_cutoffs
 
+# scikit-learn and skops take three seconds to import, and a run without new rows needs neither.
 if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
+PIPELINE = "detector.skops"
 TREES = 100
 SAMPLES = 1024
 MOST_ROWS = 100_000
@@ -125,18 +126,19 @@ def fit(
 
 def save(detector: Detector, folder: Path) -> None:
     """Write `detector` to `folder/<version>`, in the skops format, whole or not at all."""
-    import skops.io
-
     target = folder / detector.version
     if target.exists():
         return
+    import skops.io
+
     with folder_written_whole(target) as draft:
-        skops.io.dump(detector.pipeline(), draft / "detector.skops")
+        skops.io.dump(detector.pipeline(), draft / PIPELINE)
         facts = {
             "version": detector.version,
             "features": detector.features,
             "fit_end": detector.fit_end.isoformat(),
             "rows": detector.rows,
+            "sha256": _sum(draft),
         }
         (draft / "detector.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
 
@@ -145,11 +147,13 @@ def load(folder: Path, version: str) -> Detector:
     """Read the detector `version` back.
 
     Raises:
-        MillwrightError: it is not there, or not whole; of its pipeline, when that is asked for.
+        MillwrightError: it is not there, or not whole.
     """
     path = folder / version
     with _readable(path):
         facts = json.loads((path / "detector.json").read_text(encoding="utf-8"))
+        if facts["sha256"] != _sum(path):
+            raise ValueError(f"{PIPELINE} is not what was written")
         return Detector(
             version,
             tuple(facts["features"]),
@@ -163,8 +167,12 @@ def _read_pipeline(path: Path) -> "Pipeline":
     import skops.io
 
     with _readable(path):
-        pipeline: Pipeline = skops.io.load(path / "detector.skops", trusted=list(TRUSTED))
+        pipeline: Pipeline = skops.io.load(path / PIPELINE, trusted=list(TRUSTED))
     return pipeline
+
+
+def _sum(path: Path) -> str:
+    return hashlib.sha256((path / PIPELINE).read_bytes()).hexdigest()
 
 
 @contextmanager

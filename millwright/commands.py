@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from millwright import terminal
+from millwright import startup, terminal
 from millwright.endpoints import mlflow_uri
 from millwright.errors import InputError, MillwrightError
 from millwright.process import chosen, prepare
@@ -62,6 +62,7 @@ def mlflow(words: Sequence[str] | None = None) -> int:
 
 
 def _inside(work: Callable[[State], int]) -> int:
+    startup.import_quickly()
     try:
         state = chosen(os.environ.get("MILLWRIGHT_ENVIRONMENT"))
         prepare(state)

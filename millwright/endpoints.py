@@ -176,7 +176,7 @@ def without_secrets(text: str, *urls: str) -> str:
     A library that cannot read a URL may quote any part of it, so a password that should have been
     escaped is taken out piece by piece.
     """
-    for url in urls:
+    for url in filter(None, urls):
         text = text.replace(url, without_password(url))
     text = _SETTING.sub(r"\1***", _WORD.sub(_shown, text))
     found = {secret for url in urls for secret in _secrets(url)} - {""}

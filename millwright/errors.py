@@ -31,3 +31,8 @@ class BusyError(MillwrightError):
 
 class ReleaseError(MillwrightError):
     """A release folder is not what its manifest says, or cannot be written."""
+
+
+def first_line(err: BaseException) -> str:
+    """What happened, without the pages that some libraries add to it."""
+    return str(err).strip().partition("\n")[0] or type(err).__name__

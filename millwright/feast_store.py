@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from feast import FeatureStore
 from feast.diff.registry_diff import RegistryDiff
+from feast.errors import FeastError
 from feast.repo_config import load_repo_config
 from feast.repo_operations import _get_repo_contents, apply_total
 
@@ -26,13 +27,17 @@ from millwright.endpoints import (
     with_parameters,
     without_password,
 )
-from millwright.errors import ConfigurationError
+from millwright.errors import ConfigurationError, first_line
 from millwright.settings import ENVIRONMENTS, REPOSITORY, State, load_settings
 
 FEATURE_REPO = REPOSITORY / "feature_repo"
 REGISTRY_SCHEMA = "feast_registry"
 # What libpq is told about TLS, and what it does where a URL says nothing.
 TLS = (("sslmode", "prefer"), ("sslrootcert", ""), ("sslcert", ""), ("sslkey", ""))
+# What a wrong definition makes of Feast's code.
+WRONG = (
+    FeastError, TypeError, ValueError, NameError, AttributeError, ImportError, SyntaxError,
+)  # fmt: skip
 # By this Feast is told of a file that lies elsewhere.
 FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 
@@ -44,11 +49,21 @@ def open_store(state: State) -> FeatureStore:
 
 
 def apply(state: State) -> str:
-    """Do what `feast apply` does, and give what it says."""
+    """Do what `feast apply` does, and give what it says.
+
+    Raises:
+        ConfigurationError: a definition is wrong.
+    """
     said = io.StringIO()
-    with _configured(state), _inside(FEATURE_REPO), contextlib.redirect_stdout(said):
-        config = load_repo_config(FEATURE_REPO, configuration(state))
-        apply_total(config, FEATURE_REPO, skip_source_validation=True)
+    try:
+        with _configured(state), _inside(FEATURE_REPO), contextlib.redirect_stdout(said):
+            config = load_repo_config(FEATURE_REPO, configuration(state))
+            apply_total(config, FEATURE_REPO, skip_source_validation=True)
+    except WRONG as err:
+        raise ConfigurationError(
+            f"the definitions in {FEATURE_REPO} cannot be published: {type(err).__name__}: "
+            f"{first_line(err)}; correct them, and see where that is: feast plan"
+        ) from err
     return said.getvalue()
 
 

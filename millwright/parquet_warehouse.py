@@ -9,9 +9,9 @@ import duckdb
 
 from millwright import engine
 from millwright.engine import DuckDBEngine
-from millwright.errors import MillwrightError
+from millwright.errors import MillwrightError, first_line
 from millwright.fleet import Fleet
-from millwright.raw_store import RawStore, first_line
+from millwright.raw_store import RawStore
 from millwright.settings import Engine
 from millwright.view_files import ViewFiles
 from millwright.views import View

@@ -1,6 +1,5 @@
 """Which environment a command acts on, and what its process has to know for that."""
 
-import gc
 import os
 from pathlib import Path
 
@@ -54,9 +53,7 @@ def adopt(state: State, mlflow: str | None) -> None:
 
 
 def settle() -> None:
-    """Have relative paths mean the same wherever the process works later, and imports be quick."""
-    # Libraries make a million objects while they are imported, and next to none of it is garbage.
-    gc.set_threshold(200_000, 20, 20)
+    """Have relative paths mean the same wherever the process works later."""
     for name in ("MILLWRIGHT_HOME", "MILLWRIGHT_FLEETS"):
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).resolve())

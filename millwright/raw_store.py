@@ -31,7 +31,7 @@ from pydantic import ValidationError
 
 from millwright.configuration import Strict
 from millwright.content import content_hash
-from millwright.errors import InputError, MillwrightError
+from millwright.errors import InputError, MillwrightError, first_line
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
 from millwright.periods import FORMATS, between
@@ -279,11 +279,6 @@ class RawStore:
 def write_parquet(connection: Any, rows: str, path: Path) -> None:
     """Write the rows that the SQL `rows` selects to `path`, in its order."""
     connection.execute(f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet)")
-
-
-def first_line(err: BaseException) -> str:
-    """What happened, without the pages that some libraries add to it."""
-    return str(err).strip().partition("\n")[0] or type(err).__name__
 
 
 def _blames_content(err: OSError | duckdb.Error) -> bool:

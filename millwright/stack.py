@@ -88,8 +88,7 @@ def enter(environment: str, state: State) -> None:
     Raises:
         ConfigurationError: the registered stack is not what the file says.
     """
-    # ZenML asks it of the type of each artifact, and it reads the files of every package each time.
-    importlib.metadata.packages_distributions = cache(importlib.metadata.packages_distributions)
+    _remember_packages()
     _create_database()
     client = Client()
     stack = read(environment, state)
@@ -227,6 +226,16 @@ def _part(kind: str) -> Any:
 def _changed_by_hand(component: ComponentResponse) -> bool:
     mark = (component.labels or {}).get(_MARK)
     return mark is not None and mark != _fingerprint(component.configuration, component.flavor_name)
+
+
+def _remember_packages() -> None:
+    """Have the packages of this environment be looked through once.
+
+    ZenML asks for them for the type of each artifact, and every file of theirs is read each time.
+    """
+    found = importlib.metadata.packages_distributions
+    if not hasattr(found, "cache_info"):
+        importlib.metadata.packages_distributions = cache(found)
 
 
 def _register_flavors(client: Client) -> None:

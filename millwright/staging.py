@@ -16,10 +16,10 @@ from typing import Any
 import duckdb
 
 from millwright.content import content_hash
-from millwright.errors import DataError, InputError, MillwrightError
+from millwright.errors import DataError, InputError, MillwrightError, first_line
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
-from millwright.raw_store import RawStore, first_line, write_parquet
+from millwright.raw_store import RawStore, write_parquet
 from millwright.settings import Engine
 from millwright.sources import Part, Source
 from millwright.sql import literal, moment, quoted

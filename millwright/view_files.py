@@ -20,9 +20,8 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from millwright.configuration import Strict
-from millwright.errors import MillwrightError
+from millwright.errors import MillwrightError, first_line
 from millwright.files import file_written_whole
-from millwright.raw_store import first_line
 from millwright.sql import literal, parquet, quoted
 from millwright.views import View
 from millwright.warehouse import KEYS, Rows

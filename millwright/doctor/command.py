@@ -12,13 +12,12 @@ from typing import Any
 
 from millwright import process, terminal
 from millwright.doctor.databases import damage, other_zenml
-from millwright.doctor.examination import examine, shown
+from millwright.doctor.examination import examine, without_secrets
 from millwright.doctor.findings import Finding, Patient
 from millwright.doctor.surroundings import MLFLOW
 from millwright.endpoints import mlflow_uri
-from millwright.errors import BusyError, ConfigurationError
+from millwright.errors import BusyError, ConfigurationError, first_line
 from millwright.lock import held
-from millwright.raw_store import first_line
 from millwright.settings import load_settings, state
 
 PATIENCE = 5.0  # seconds that a repair waits for a run to end
@@ -134,7 +133,7 @@ def _repair(patient: Patient, found: Sequence[Finding]) -> tuple[list[str], list
             except Exception as err:
                 said = f"repairing '{finding.check}' failed: {first_line(err)}"
                 trouble = Finding("repair", "fault", said, finding.mend)
-                failed.append(shown(trouble, patient))
+                failed.append(without_secrets(trouble, patient))
     return done, failed
 
 

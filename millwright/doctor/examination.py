@@ -4,11 +4,10 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
+from urllib.parse import unquote
 
 from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, Unanswered
-from millwright.endpoints import without_secrets
-from millwright.errors import MillwrightError
-from millwright.raw_store import first_line
+from millwright.errors import MillwrightError, first_line
 
 # Imported when their turn comes: what they import may be slow, or broken itself.
 MODULES = (
@@ -23,7 +22,7 @@ def examine(patient: Patient) -> Iterator[Finding]:
     for module in MODULES:
         for check in _checks(module):
             for finding in look(check, patient):
-                yield shown(finding, patient)
+                yield without_secrets(finding, patient)
 
 
 def look(check: Check, patient: Patient) -> list[Finding]:
@@ -92,8 +91,21 @@ def _within(work: Callable[[], Iterable[Finding]], seconds: float) -> list[Findi
     return found
 
 
-def shown(finding: Finding, patient: Patient) -> Finding:
+def without_secrets(finding: Finding, patient: Patient) -> Finding:
     """The same without any password that this environment has."""
+    found, mend = finding.found, finding.mend
+    for secret in _secrets(patient):
+        found = found.replace(secret, "***")
+        mend = mend.replace(secret, "***") if mend else None
+    return replace(finding, found=" ".join(found.split()), mend=mend)
+
+
+def _secrets(patient: Patient) -> set[str]:
+    """The passwords in URLs, those of servers and those in variables."""
     urls = [*patient.urls.values(), *(v for v in patient.given.values() if "://" in v)]
-    found = " ".join(without_secrets(finding.found, *urls).split())
-    return replace(finding, found=found, mend=finding.mend and without_secrets(finding.mend, *urls))
+    found = set()
+    for url in urls:
+        account = url.partition("://")[2].rpartition("@")[0]
+        password = account.partition(":")[2]
+        found |= {password, unquote(password)}
+    return found - {""}

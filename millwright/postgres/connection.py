@@ -9,8 +9,7 @@ import psycopg2
 from adbc_driver_postgresql import dbapi
 
 from millwright.endpoints import with_parameters, without_password, without_secrets
-from millwright.errors import MillwrightError
-from millwright.raw_store import first_line
+from millwright.errors import MillwrightError, first_line
 
 ERRORS = (psycopg2.Error, adbc_driver_manager.Error)
 # A server that is gone or frozen is noticed within seconds, not by the hour as TCP would.

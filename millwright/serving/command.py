@@ -38,7 +38,9 @@ def add_parser(verbs: Any) -> None:
 
 
 def _serve(asked: argparse.Namespace) -> int:
-    # Late, so that other verbs do not wait for them.
+    # Late, so that other verbs do not wait for them; XGBoost, so that no prediction does.
+    import xgboost  # noqa: F401
+
     from millwright.serving import server
     from millwright.serving.app import Service
     from millwright.serving.current import CurrentRelease

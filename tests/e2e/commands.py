@@ -19,7 +19,10 @@ FOREIGN = ("ZENML_", "MLFLOW_", "FEAST_", "MILLWRIGHT_", "GIT_", "PYTEST_", "XDG
 
 @dataclass(frozen=True)
 class Ended:
-    """A command that has ended; `cpu` is what it and its children took of a processor, in s."""
+    """A command that has ended; `cpu` is what it and its children took of a processor, in s.
+
+    `beside` is what lay in the folder of its home by then.
+    """
 
     code: int
     stdout: str
@@ -28,6 +31,7 @@ class Ended:
     cpu: float
     home: str
     summary: dict[str, Any] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
 
     @property
     def error(self) -> str:
@@ -78,7 +82,8 @@ class Clone:
         path.unlink(missing_ok=True)
         ended = self.finish(self.start(home, *words, "--json", str(path), **more), home)
         summary = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        return Ended(**{**asdict(ended), "summary": summary})
+        beside = sorted(each.name for each in home.parent.iterdir())
+        return Ended(**{**asdict(ended), "summary": summary, "beside": beside})
 
     def finish(self, process: Any, home: Path) -> Ended:
         """Wait for a command that was started."""

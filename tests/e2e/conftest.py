@@ -50,7 +50,7 @@ def clone(common: Path) -> Clone:
 @pytest.fixture(scope="session")
 def trained(clone: Clone, common: Path) -> Ended:
     """The run that many tests look at: `--pipeline training` in an empty home."""
-    return _ran_once(clone, common / "trained")
+    return _ran_once(clone, common / "trained.json", common / "trained")
 
 
 @pytest.fixture(scope="session")
@@ -59,12 +59,11 @@ def fresh(clone: Clone, common: Path) -> Ended:
     folder = common / "elsewhere"
     folder.mkdir(exist_ok=True)
     seen = {"MILLWRIGHT_HOME": "home", "MILLWRIGHT_FLEETS": relpath(clone.fleets, folder)}
-    return _ran_once(clone, folder / "home", cwd=folder, variables=seen)
+    return _ran_once(clone, common / "fresh.json", folder / "home", cwd=folder, variables=seen)
 
 
-def _ran_once(clone: Clone, home: Path, **more: Any) -> Ended:
-    """A training run in `home`, made by the worker that asks first."""
-    told = clone.fleets.parent / f"{home.parent.name}-{home.name}.json"
+def _ran_once(clone: Clone, told: Path, home: Path, **more: Any) -> Ended:
+    """A training run in `home`, made by the worker that asks first, and told in a file."""
     with made_once(told) as wanted:
         if wanted:
             ended = clone.run(home, "--pipeline", "training", "--fleet", FLEET, **more)

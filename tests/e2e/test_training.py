@@ -228,9 +228,8 @@ def test_a_fresh_home_gives_the_same_model_to_the_last_digit(trained: Ended, fre
 
 
 def test_a_run_from_another_folder_writes_into_its_home_alone(fresh: Ended) -> None:
-    folder = Path(fresh.home).parent
-    assert {path.name for path in folder.iterdir()} <= {"home", "home-summary.json", "home-user"}
-    assert Path(fresh.summary["release"]).is_relative_to(folder / "home")
+    assert fresh.beside == ["home", "home-summary.json", "home-user"]
+    assert Path(fresh.summary["release"]).is_relative_to(fresh.home)
 
 
 def test_a_model_that_misses_limits_ends_as_refused_with_each_of_them(

@@ -162,9 +162,9 @@ def test_a_saved_detector_is_not_written_again(detector: Detector, tmp_path: Pat
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
-@pytest.mark.parametrize("fault", ["missing", "cut", "unnamed", "emptied"])
+@pytest.mark.parametrize("fault", ["missing", "cut", "flipped", "unnamed", "emptied"])
 def test_a_detector_that_is_not_whole_is_refused_with_its_place(
-    fault: str, windows: pd.DataFrame, detector: Detector, tmp_path: Path
+    fault: str, detector: Detector, tmp_path: Path
 ) -> None:
     folder = tmp_path / detector.version
     if fault != "missing":
@@ -172,9 +172,13 @@ def test_a_detector_that_is_not_whole_is_refused_with_its_place(
         model, facts = folder / "detector.skops", folder / "detector.json"
         if fault == "cut":
             model.write_bytes(model.read_bytes()[:1000])
+        elif fault == "flipped":
+            content = bytearray(model.read_bytes())
+            content[len(content) // 2] ^= 1
+            model.write_bytes(content)
         elif fault == "unnamed":
             facts.write_text("{}")
         else:
             model.write_bytes(b"")
     with pytest.raises(MillwrightError, match=f"{folder} cannot be read: .*; remove the folder"):
-        anomaly.load(tmp_path, detector.version).score(windows)
+        anomaly.load(tmp_path, detector.version)

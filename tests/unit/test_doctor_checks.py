@@ -204,7 +204,7 @@ def test_a_check_that_hangs_is_left_alone_and_its_server_counts_as_away(
 def test_passwords_are_in_no_line(tmp_path: Path) -> None:
     whom = patient(tmp_path, MILLWRIGHT_POSTGRES_URL="postgresql://me:p%40ss@there/db")
     line = Finding("thing", "fault", "p@ss and p%40ss\nwere refused", "try p@ss")
-    found = examination.shown(line, whom)
+    found = examination.without_secrets(line, whom)
     assert (found.found, found.mend) == ("*** and *** were refused", "try ***")
 
 

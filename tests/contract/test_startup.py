@@ -1,0 +1,119 @@
+"""What a process imports before it works, and what it leaves out, each in a process of its own."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from millwright.settings import REPOSITORY
+
+TTL = "ttl=view.time_to_live or timedelta(0)"
+ROOMS = ("run", *(f"millwright.{name}" for name in ("__main__", "project", "release", "anomaly")))
+HEAVY = {"feast", "mlflow", "skops", "sklearn", "xgboost", "zenml"}
+CHECK = """
+import json, sys
+from pathlib import Path
+from millwright.check import definitions
+definitions.FEATURE_REPO = Path(sys.argv[1])
+print(json.dumps([vars(each) for each in definitions._tried(definitions._definitions, "there")]))
+"""
+PUBLISH = """
+import sys
+from pathlib import Path
+from millwright import startup
+startup.leave_feast_unchecked()
+from millwright import feast_store, process
+from millwright.errors import ConfigurationError
+from millwright.settings import state
+feast_store.FEATURE_REPO = Path(sys.argv[1])
+process.prepare(state("local"))
+try:
+    print(feast_store.apply(state("local")))
+except ConfigurationError as err:
+    print(err)
+"""
+OTHERS = """
+from millwright import startup
+startup.leave_feast_unchecked()
+from typeguard import TypeCheckError, typechecked
+@typechecked
+def plain(number: int) -> None: ...
+@typechecked()
+def called(number: int) -> None: ...
+for function in (plain, called):
+    try:
+        function("one")
+    except TypeCheckError:
+        print("refused")
+"""
+
+
+def said(code: str, *words: str, **variables: str) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code, *words],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), **variables},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The definitions of the repository, with a time to live that is a text."""
+    folder = tmp_path_factory.mktemp("definitions") / "feature_repo"
+    shutil.copytree(REPOSITORY / "feature_repo", folder)
+    views = folder / "feature_views.py"
+    text = views.read_text(encoding="utf-8")
+    views.write_text(
+        text.replace("ttl=view.time_to_live or timedelta(0)", 'ttl="7d"'), encoding="utf-8"
+    )
+    assert views.read_text(encoding="utf-8") != text
+    return folder
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "run",
+        "millwright.__main__",
+        "millwright.project",
+        "millwright.release",
+        "millwright.anomaly",
+    ],
+)
+def test_what_takes_seconds_to_import_waits_until_it_is_needed(module: str) -> None:
+    loaded = said(f"import sys, {module}; print(*sys.modules)").split()
+    assert module in loaded
+    assert HEAVY.isdisjoint(loaded)
+
+
+def test_feast_is_not_compiled_anew_in_a_process_of_ours() -> None:
+    code = "{}from feast import FeatureView; print(*FeatureView.__init__.__code__.co_names)"
+    begin = "from millwright import startup; startup.leave_feast_unchecked(); "
+    assert "TypeCheckMemo" not in said(code.format(begin)).split()
+    assert "TypeCheckMemo" in said(code.format("")).split()
+
+
+def test_what_is_not_feasts_is_checked_as_before(tmp_path: Path) -> None:
+    module = tmp_path / "others.py"  # a file, because typeguard reads the source
+    module.write_text(OTHERS, encoding="utf-8")
+    code = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"
+    assert said(code, str(module)).split() == ["refused", "refused"]
+
+
+def test_the_check_finds_a_definition_of_a_wrong_type(wrong: Path) -> None:
+    assert r"argument \"ttl\" (str)" in said(CHECK, str(wrong))
+    assert said(CHECK, str(REPOSITORY / "feature_repo")) == "[]"
+
+
+def test_a_wrong_definition_is_not_published_and_the_way_to_its_place_is_told(
+    wrong: Path, tmp_path: Path
+) -> None:
+    refusal = said(PUBLISH, str(wrong), MILLWRIGHT_HOME=str(tmp_path / "home"))
+    assert refusal.startswith(f"the definitions in {wrong} cannot be published: ")
+    assert refusal.endswith("see where that is: feast plan")
