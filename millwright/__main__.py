@@ -28,6 +28,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except MillwrightError as err:
         terminal.fail(str(err))
         return err.exit_code
+    except KeyboardInterrupt:
+        terminal.fail("interrupted; the same command again goes on from here")
+        return 130
 
 
 def _parse(words: Sequence[str] | None) -> argparse.Namespace:

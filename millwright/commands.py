@@ -64,7 +64,7 @@ def mlflow(words: Sequence[str] | None = None) -> int:
 def _inside(work: Callable[[State], int]) -> int:
     startup.import_quickly()
     try:
-        state = chosen(os.environ.get("MILLWRIGHT_ENVIRONMENT"))
+        state = chosen(None)
         prepare(state)
         sys.stderr.write(f"environment: {state.environment}\n")
         with watched(state, load_settings(state.environment), terminal.fail):
@@ -72,3 +72,6 @@ def _inside(work: Callable[[State], int]) -> int:
     except MillwrightError as err:
         terminal.fail(str(err))
         return err.exit_code
+    except KeyboardInterrupt:
+        terminal.fail("interrupted")
+        return 130

@@ -64,10 +64,13 @@ def endpoints(state: State) -> Endpoints:
     for name in VARIABLES:
         url = named(name, state) or started.get(name)
         if url is None:
+            ways = [f"name it: export {VARIABLES[name]}={example(name, state)}"]
+            if load_settings(state.environment).servers == "here":
+                up = f"python -m millwright services up --stack {state.environment}"
+                ways.insert(0, f"start it here: {up}")
             raise ConfigurationError(
-                f"environment '{state.environment}' needs {name}, and no URL of it is known; start "
-                f"it here: python -m millwright services up --stack {state.environment}, or name "
-                f"it: export {VARIABLES[name]}={EXAMPLES[name]}"
+                f"environment '{state.environment}' needs {name}, and no URL of it is known; "
+                f"{', or '.join(ways)}"
             )
         found[name] = url
     return Endpoints(**found)
@@ -85,8 +88,8 @@ def named(server: str, state: State) -> str | None:
     if url.partition("://")[0] not in SCHEMES[server]:
         raise ConfigurationError(
             f"{VARIABLES[server]} is {without_password(url)}, and environment "
-            f"'{state.environment}' needs one like {EXAMPLES[server]}; unset it to use a server "
-            "that is started here"
+            f"'{state.environment}' needs one like {example(server, state)}; unset it to use a "
+            "server that is started here"
         )
     if server == "mlflow" and "@" in url:
         raise ConfigurationError(
@@ -94,6 +97,12 @@ def named(server: str, state: State) -> str | None:
             "it; take it out, and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
         )
     return url
+
+
+def example(server: str, state: State) -> str:
+    """What the URL of a server looks like; by TLS where servers are elsewhere."""
+    secured = server == "redis" and load_settings(state.environment).servers == "elsewhere"
+    return EXAMPLES[server].replace("redis://", "rediss://") if secured else EXAMPLES[server]
 
 
 def usual_mlflow(state: State) -> set[str]:

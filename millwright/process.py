@@ -7,14 +7,19 @@ from millwright.endpoints import mlflow_uri
 from millwright.errors import ConfigurationError
 from millwright.settings import HOME, State, load_settings, process_environment, state
 
+VARIABLE = "MILLWRIGHT_ENVIRONMENT"  # chooses for one shell, over the active stack
+
 
 def chosen(named: str | None) -> State:
     """The state of the environment that was named, or of the one whose ZenML stack is active.
+
+    What `MILLWRIGHT_ENVIRONMENT` says counts as named.
 
     Raises:
         ConfigurationError: there is no such environment, or the active stack is none of ours.
     """
     settle()
+    named = named or os.environ.get(VARIABLE)
     if named:
         load_settings(named)
         return state(named)
@@ -49,7 +54,7 @@ def adopt(state: State, mlflow: str | None) -> None:
     `mlflow` is the URI of its MLflow; None is the one that has no server.
     """
     _export(state, process_environment(state, mlflow))
-    os.environ["MILLWRIGHT_ENVIRONMENT"] = state.environment
+    os.environ[VARIABLE] = state.environment
 
 
 def settle() -> None:
@@ -68,6 +73,8 @@ def _own(state: State) -> dict[str, str]:
         "MPLCONFIGDIR": str(state.cache / "matplotlib"),
         "UV_CACHE_DIR": str(state.cache / "uv"),
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+        # Where MLflow keeps what is logged by hand; it would make ./mlruns for that.
+        "_MLFLOW_SERVER_ARTIFACT_ROOT": state.mlflow_artifacts.as_uri(),
         # A server that is away is ours to report, and at once.
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",

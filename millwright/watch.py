@@ -32,7 +32,7 @@ def watched(state: State, settings: Settings, last_words: Callable[[str], None])
         yield
         return
     servers = endpoints(state)
-    answers.check(servers, state.environment)
+    answers.check(servers, state)
     done = threading.Event()
     words = (servers, state.environment, done, last_words)
     threading.Thread(target=_ask, args=words, name="watch", daemon=True).start()
@@ -41,7 +41,7 @@ def watched(state: State, settings: Settings, last_words: Callable[[str], None])
     except MillwrightError:
         raise
     except Exception:
-        answers.check(servers, state.environment)  # was it that, whatever the library says of it?
+        answers.check(servers, state)  # was it that, whatever the library says of it?
         raise
     finally:
         done.set()

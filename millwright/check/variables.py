@@ -8,7 +8,7 @@ import re
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from millwright.check.report import Finding
-from millwright.endpoints import EXAMPLES, VARIABLES, named, started_here, usual_mlflow
+from millwright.endpoints import VARIABLES, example, named, started_here, usual_mlflow
 from millwright.errors import ConfigurationError
 from millwright.settings import Settings, State
 
@@ -61,7 +61,7 @@ def check(settings: Settings, state: State) -> list[Finding]:
     for name, meaning in settings.variables.items():
         value = value_of(name, state)
         if value is None:
-            way_out = f"export {name}={_example(name, settings)}"
+            way_out = f"export {name}={_example(name, state)}"
             found.append(Finding(name, f"is not set: {meaning}", way_out, yours=True))
         elif name in _FORMS and not re.fullmatch(_FORMS[name][0], value):
             found.append(Finding(name, "is of another form", f"it is {_FORMS[name][1]}"))
@@ -89,7 +89,7 @@ def place(url: str) -> str:
 
 
 def _url(server: str, name: str, settings: Settings, state: State) -> list[Finding]:
-    example = _example(name, settings)
+    shape = _example(name, state)
     if server == "mlflow" and "@" in (value_of(name, state) or ""):
         wrong = "has a login in it, which runs and registered models would keep"
         way_out = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
@@ -99,14 +99,14 @@ def _url(server: str, name: str, settings: Settings, state: State) -> list[Findi
         parts = urlsplit(url or "")
         _ = parts.port
     except (ConfigurationError, ValueError):
-        return [Finding(name, "is no URL of this server", f"export {name}={example}")]
+        return [Finding(name, "is no URL of this server", f"export {name}={shape}")]
     if "@" in parts.path + parts.query + parts.fragment:
         wrong = "has a character in its account that ends it too early"
         return [Finding(name, wrong, "write it by its code, such as %2F for / and %40 for @")]
     if not parts.hostname and "host" not in parse_qs(parts.query):
-        return [Finding(name, "names no host", f"export {name}={example}")]
+        return [Finding(name, "names no host", f"export {name}={shape}")]
     if server == "postgres" and not parts.path.strip("/"):
-        return [Finding(name, "names no database", f"export {name}={example}")]
+        return [Finding(name, "names no database", f"export {name}={shape}")]
     return _open_ways(server, name, parts) if settings.servers == "elsewhere" else []
 
 
@@ -134,7 +134,8 @@ def _not_started(server: str, state: State) -> list[Finding]:
         wrong = "cannot be read as a list of servers"
         return [Finding(str(state.endpoints), wrong, f"make it anew: {start}", yours=True)]
     wrong = f"no URL of {server} is known"
-    way_out = f"start it here: {start}, or name it: export {VARIABLES[server]}={EXAMPLES[server]}"
+    name = f"export {VARIABLES[server]}={example(server, state)}"
+    way_out = f"start it here: {start}, or name it: {name}"
     return [Finding(VARIABLES[server], wrong, way_out, yours=True)]
 
 
@@ -153,10 +154,6 @@ def _started(state: State) -> dict[str, str]:
         return {}
 
 
-def _example(name: str, settings: Settings) -> str:
-    for server, variable in VARIABLES.items():
-        if variable == name:
-            example = EXAMPLES[server]
-            secured = server == "redis" and settings.servers == "elsewhere"
-            return example.replace("redis://", "rediss://") if secured else example
-    return "..."
+def _example(name: str, state: State) -> str:
+    servers = [server for server, variable in VARIABLES.items() if variable == name]
+    return example(servers[0], state) if servers else "..."

@@ -7,7 +7,7 @@ from pathlib import Path
 from shlex import quote
 from typing import Any, Literal
 
-from millwright.endpoints import EXAMPLES, SCHEMES, VARIABLES, named, started_here
+from millwright.endpoints import SCHEMES, VARIABLES, example, named, started_here
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet, fleets_folder, load_fleet
 from millwright.services.answers import SECONDS, Answer, ask
@@ -139,7 +139,7 @@ class Patient:
             # One that runs and does not answer has to be stopped first.
             hangs = running(self.state.services / server) is not None
             return f"{self.command('services down')} && {up}" if hangs else up
-        return f"export {VARIABLES[server]}={EXAMPLES[server]}"
+        return f"export {VARIABLES[server]}={example(server, self.state)}"
 
     def fleets(self) -> list[Fleet]:
         """The fleets of which the environment has something; a broken file is left out."""

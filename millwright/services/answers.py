@@ -10,8 +10,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from millwright.endpoints import VARIABLES, Endpoints, without_password, without_secrets
+from millwright.endpoints import (
+    VARIABLES,
+    Endpoints,
+    started_here,
+    without_password,
+    without_secrets,
+)
 from millwright.errors import MillwrightError
+from millwright.settings import State
 
 SECONDS = 5.0
 LONGEST = 200  # characters that a library says about its trouble
@@ -104,7 +111,7 @@ def unreachable(endpoints: Endpoints, *, seconds: float = SECONDS) -> dict[str, 
     return {name: answer.problem for name, answer in answers.items() if answer.problem}
 
 
-def check(endpoints: Endpoints, environment: str, *, seconds: float = SECONDS) -> None:
+def check(endpoints: Endpoints, state: State, *, seconds: float = SECONDS) -> None:
     """Make sure that every server of an environment answers.
 
     Raises:
@@ -112,17 +119,18 @@ def check(endpoints: Endpoints, environment: str, *, seconds: float = SECONDS) -
     """
     problems = unreachable(endpoints, seconds=seconds)
     if problems:
-        # That of MLflow is set for every process of ours.
-        given = [v for n, v in VARIABLES.items() if n in problems and n != "mlflow"]
-        given = [name for name in given if os.environ.get(name)]
-        way_out = (
-            f"start what runs here with: python -m millwright services up --stack {environment}"
-        )
-        if given:
-            way_out += f"; mend what {', '.join(given)} names, or unset it"
+        started = started_here(state)
+        theirs = [name for name in problems if started.get(name) != getattr(endpoints, name)]
+        ways = []
+        if len(theirs) < len(problems):
+            up = f"python -m millwright services up --stack {state.environment}"
+            ways.append(f"start what runs here with: {up}")
+        if theirs:
+            variables = ", ".join(VARIABLES[name] for name in theirs)
+            ways.append(f"mend what {variables} names, or unset it")
+        said = describe(vars(endpoints), problems)
         raise MillwrightError(
-            f"environment '{environment}' cannot be used: {describe(vars(endpoints), problems)}; "
-            f"{way_out}"
+            f"environment '{state.environment}' cannot be used: {said}; {'; '.join(ways)}"
         )
 
 

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from millwright.endpoints import (
-    EXAMPLES,
     VARIABLES,
     Endpoints,
     endpoints,
+    example,
     named,
     without_password,
 )
@@ -182,7 +182,7 @@ def _given(state: State, may_start: bool) -> dict[str, str]:
     found = {name: named(name, state) for name in SERVERS}
     missing = [name for name, url in found.items() if url is None]
     if missing and not may_start:
-        ways = " ".join(f"{VARIABLES[name]}={EXAMPLES[name]}" for name in missing)
+        ways = " ".join(f"{VARIABLES[name]}={example(name, state)}" for name in missing)
         raise ConfigurationError(
             f"environment '{state.environment}' runs on servers of yours, and nothing says where "
             f"{' and '.join(missing)} can be reached; name them: export {ways}"

@@ -49,7 +49,8 @@ class CurrentRelease:
         if folder is None:
             raise ReleaseError(
                 f"fleet '{self.fleet}' has no champion in environment '{self.environment}'; "
-                f"train one: python run.py --pipeline training --fleet {self.fleet}"
+                f"train one: python run.py --pipeline training --fleet {self.fleet} "
+                f"--stack {self.environment}, or serve another environment with --stack"
             )
         return folder
 

@@ -287,6 +287,9 @@ def _reason(err: exceptions.RedisError, secret: str) -> str:
     if isinstance(err, exceptions.TimeoutError):
         return "does not answer in time; see whether it is overloaded or frozen"
     if isinstance(err, exceptions.ConnectionError):
-        return "cannot be reached; see whether it runs, and check MILLWRIGHT_REDIS_URL"
+        return (
+            "cannot be reached; start what runs here with python -m millwright services up, or "
+            "correct MILLWRIGHT_REDIS_URL"
+        )
     text = str(err).replace(secret, "***") if secret else str(err)
     return f"refuses: {text}"

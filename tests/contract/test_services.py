@@ -1,6 +1,7 @@
 """The servers of staging, for real: started, found again, killed, stopped; their data stay."""
 
 import argparse
+import dataclasses
 import json
 import os
 import signal
@@ -316,8 +317,12 @@ def test_whoever_needs_servers_learns_within_seconds_which_does_not_answer(
         each.send_signal(signal.SIGSTOP)
     since = time.monotonic()
     with pytest.raises(MillwrightError, match=r"postgres at .*; redis at .*services up --stack st"):
-        answers.check(found, "staging", seconds=2)
+        answers.check(found, without_mlflow, seconds=2)
     assert time.monotonic() - since < 5
+    theirs = dataclasses.replace(found, redis="redis://:secret@127.0.0.1:1/0")
+    ways = r"services up --stack staging; mend what MILLWRIGHT_REDIS_URL names"
+    with pytest.raises(MillwrightError, match=ways):
+        answers.check(theirs, without_mlflow, seconds=2)
     for each in stopped:
         each.send_signal(signal.SIGCONT)
     wrong = Endpoints(

@@ -117,3 +117,22 @@ def test_a_wrong_definition_is_not_published_and_the_way_to_its_place_is_told(
     refusal = said(PUBLISH, str(wrong), MILLWRIGHT_HOME=str(tmp_path / "home"))
     assert refusal.startswith(f"the definitions in {wrong} cannot be published: ")
     assert refusal.endswith("see where that is: feast plan")
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import argparse, millwright.__main__ as ours\n"
+        "ours._parse = lambda _: argparse.Namespace(do=stop)\n"
+        "sys.exit(ours.main())",
+        "import millwright.commands as ours\nours.chosen = stop\nsys.exit(ours.feast())",
+    ],
+)
+def test_an_interrupted_command_says_so_in_one_line(code: str) -> None:
+    begin = "import sys\ndef stop(_):\n    raise KeyboardInterrupt\n"
+    done = subprocess.run(
+        [sys.executable, "-c", begin + code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 130
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: interrupted")

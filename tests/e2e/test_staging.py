@@ -132,6 +132,7 @@ def test_what_is_typed_by_hand_follows_the_active_stack(
             assert ended.summary["environment"] == name
         models = typed(clone, home, "mlflow", "experiments", "search")
         assert "training" in models.stdout, models.stderr
+        assert "mlruns" not in models.stdout  # which would be a folder outside the home
     assert seen == {"staging": True, "local": False}
 
 

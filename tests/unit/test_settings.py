@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from millwright import process
 from millwright.errors import ConfigurationError
 from millwright.settings import (
     REPOSITORY,
@@ -99,3 +100,14 @@ def test_the_tools_are_told_where_the_state_lies_and_to_keep_quiet(tmp_path: Pat
     assert found["MLFLOW_TRACKING_URI"] == f"sqlite:///{tmp_path}/local/mlflow.db"
     assert found["ZENML_ANALYTICS_OPT_IN"] == "false"
     assert found["MLFLOW_DISABLE_TELEMETRY"] == "true"
+
+
+def test_a_variable_chooses_the_environment_unless_one_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MILLWRIGHT_ENVIRONMENT", "staging")
+    assert process.chosen(None).environment == "staging"
+    assert process.chosen("local").environment == "local"
+    monkeypatch.setenv("MILLWRIGHT_ENVIRONMENT", "stagin")
+    with pytest.raises(ConfigurationError, match="'staging'"):
+        process.chosen(None)
