@@ -59,7 +59,7 @@ def _tools(patient: Patient) -> Iterator[Finding]:
         yield _unset(FEAST_FILE, "fault", said)
     chosen = given.get("MILLWRIGHT_ENVIRONMENT")
     if chosen and chosen != patient.environment:
-        said = f"MILLWRIGHT_ENVIRONMENT is {chosen}: `feast` and `mlflow` would work there"
+        said = f"MILLWRIGHT_ENVIRONMENT is {chosen}, and commands without --stack work there"
         yield _unset("MILLWRIGHT_ENVIRONMENT", "warning", said)
     for name in ("postgres", "redis") if not patient.has_servers else ():
         if given.get(VARIABLES[name]):

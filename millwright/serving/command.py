@@ -12,7 +12,7 @@ from millwright import release as releases
 from millwright import terminal
 from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
-from millwright.process import settle
+from millwright.process import VARIABLE, settle
 from millwright.settings import load_settings, state
 
 FLEET = "simulated"
@@ -21,7 +21,7 @@ FLEET = "simulated"
 def add_parser(verbs: Any) -> None:
     """Add the verb to the sub-parsers `verbs`."""
     serving = verbs.add_parser("serve", help="answer over HTTP which machines will fail")
-    usual = os.environ.get("MILLWRIGHT_ENVIRONMENT", "local")
+    usual = os.environ.get(VARIABLE, "local")
     serving.add_argument(
         "--stack",
         default=usual,
