@@ -89,7 +89,7 @@ def place(url: str) -> str:
 
 
 def _url(server: str, name: str, settings: Settings, state: State) -> list[Finding]:
-    shape = _example(name, state)
+    shape = example(server, state)
     if server == "mlflow" and "@" in (value_of(name, state) or ""):
         wrong = "has a login in it, which runs and registered models would keep"
         way_out = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
