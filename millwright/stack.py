@@ -1,10 +1,8 @@
 """The stacks of `configs/environments/<name>/stack.yaml` in ZenML, and the active one's parts."""
 
 import hashlib
-import importlib.metadata
 import json
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from zenml.models import ComponentResponse, StackResponse
 from zenml.utils import source_utils
 from zenml.zen_stores.sql_zen_store import SqlZenStore, SqlZenStoreConfiguration
 
-from millwright import terminal
+from millwright import integrations, terminal
 from millwright.errors import ConfigurationError
 from millwright.files import database_written_whole
 from millwright.lock import held
@@ -88,7 +86,8 @@ def enter(environment: str, state: State) -> None:
     Raises:
         ConfigurationError: the registered stack is not what the file says.
     """
-    _remember_packages()
+    integrations.remember_packages()
+    integrations.leave_idle()
     _create_database()
     client = Client()
     stack = read(environment, state)
@@ -226,16 +225,6 @@ def _part(kind: str) -> Any:
 def _changed_by_hand(component: ComponentResponse) -> bool:
     mark = (component.labels or {}).get(_MARK)
     return mark is not None and mark != _fingerprint(component.configuration, component.flavor_name)
-
-
-def _remember_packages() -> None:
-    """Have the packages of this environment be looked through once.
-
-    ZenML asks for them for the type of each artifact, and every file of theirs is read each time.
-    """
-    found = importlib.metadata.packages_distributions
-    if not hasattr(found, "cache_info"):
-        importlib.metadata.packages_distributions = cache(found)
 
 
 def _register_flavors(client: Client) -> None:

@@ -49,6 +49,19 @@ for function in (plain, called):
     except TypeCheckError:
         print("refused")
 """
+INTEGRATIONS = """
+import sys
+from zenml.integrations.registry import integration_registry
+from millwright import integrations
+integrations.leave_idle()
+integrations.leave_idle()
+integration_registry.activate_integrations()
+print(*sorted({"polars", "sklearn", "xgboost"} & set(sys.modules)) or ["none"])
+import xgboost
+integration_registry.activate_integrations()
+from zenml.materializers.materializer_registry import materializer_registry
+print(materializer_registry[xgboost.Booster].__name__)
+"""
 
 
 def said(code: str, *words: str, **variables: str) -> str:
@@ -117,6 +130,11 @@ def test_a_wrong_definition_is_not_published_and_the_way_to_its_place_is_told(
     refusal = said(PUBLISH, str(wrong), MILLWRIGHT_HOME=str(tmp_path / "home"))
     assert refusal.startswith(f"the definitions in {wrong} cannot be published: ")
     assert refusal.endswith("see where that is: feast plan")
+
+
+def test_zenml_imports_only_what_a_step_may_return(tmp_path: Path) -> None:
+    words = said(INTEGRATIONS, ZENML_CONFIG_PATH=str(tmp_path), ZENML_ANALYTICS_OPT_IN="false")
+    assert words.split() == ["none", "XgboostBoosterMaterializer"]
 
 
 @pytest.mark.parametrize(
