@@ -10,7 +10,8 @@ online store of ours takes a row twice without harm (`millwright.stores.online_s
 `millwright.stores.online_redis`).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -20,18 +21,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from feast import FeatureStore, FeatureView
 from feast.feature_view import FeatureViewState
-from feast.utils import _convert_arrow_to_proto, _get_column_names, _run_pyarrow_field_mapping
+from feast.utils import _get_column_names
 
 from millwright.configuration import nearest
-from millwright.errors import InputError, MillwrightError
+from millwright.errors import ConfigurationError, InputError
 from millwright.sql import moment, quoted
 from millwright.stores import parquet_files
-from millwright.stores.parquet_files import EPOCH, microseconds
+from millwright.stores.online_load import load
+from millwright.stores.online_rows import OrderedOnlineStore
+from millwright.stores.parquet_files import EPOCH
+from millwright.stores.progress import Reporter, reporting
 
-ROWS_AT_ONCE = 1_000
+STORES = (
+    "millwright.stores.online_sqlite.OrderedSqliteOnlineStore",
+    "millwright.stores.online_redis.OrderedRedisOnlineStore",
+)
+Progress = Reporter
 NUMBER = "number of the row"
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def materialize(
     """Bring views up to `now`, or to this moment if that is earlier.
 
     Only rows whose both times are at most that are taken. `progress` is told the name of the work,
-    how many views are done and how many there are.
+    how many rows are done and how many there are.
 
     Raises:
         InputError: there is no such view.
@@ -102,35 +108,15 @@ def materialize(
     """
     end = min(now.replace(tzinfo=UTC) if now.tzinfo is None else now, datetime.now(UTC))
     found = [_view(store, name) for name in views]
-    done = []
-    for count, view in enumerate(found, start=1):
-        done.append(_materialize(store, view, end))
-        if progress:
-            progress("views to the online store", count, len(found))
-    return done
+    with reporting(progress) if progress else nullcontext():
+        return [_materialize(store, view, end) for view in found]
 
 
 def _materialize(store: FeatureStore, view: FeatureView, end: datetime) -> Materialized:
     rows = newest_known(_source(store, view), end)
-    written = kept = 0
-    for batch in _batches(view, rows):
-        provider = store._get_provider()
-        provider.online_write_batch(store.config, view, batch, None)
-        names = [view.features[0].name]
-        there = provider.online_read(store.config, view, [row[0] for row in batch], names)
-        for (key, _, event, _), (time, _) in zip(batch, there, strict=True):
-            if time is None or microseconds(time) < microseconds(event):
-                machine = key.entity_values[0].string_val if key.entity_values else ""
-                raise MillwrightError(
-                    f"view '{view.name}': the row of machine '{machine}' of {event:%Y-%m-%d %H:%M} "
-                    "was written to the online store and is not there; something else removes "
-                    "rows from it; run this again when that has ended"
-                )
-            newer = microseconds(time) > microseconds(event)
-            kept += newer
-            written += not newer
+    loaded = load(store.config, _online(store), view, rows)
     _record(store, view, end)
-    return Materialized(view.name, EPOCH, end, rows.num_rows, written, kept)
+    return Materialized(view.name, EPOCH, end, rows.num_rows, loaded.written, loaded.kept)
 
 
 def newest_known(source: Source, now: datetime) -> pa.Table:
@@ -178,14 +164,6 @@ def _numbered(rows: pa.Table) -> pa.Table:
     return rows.append_column(NUMBER, pa.array(np.arange(rows.num_rows)))
 
 
-def _batches(view: FeatureView, rows: pa.Table) -> Iterator[list[Any]]:
-    """`rows` as Feast writes them, some at once."""
-    keys = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
-    named = _run_pyarrow_field_mapping(rows, view.batch_source.field_mapping or {})
-    for batch in named.combine_chunks().to_batches(max_chunksize=ROWS_AT_ONCE):
-        yield _convert_arrow_to_proto(batch, view, keys)
-
-
 def _record(store: FeatureStore, view: FeatureView, end: datetime) -> None:
     """Leave in the registry up to when the view is online.
 
@@ -196,6 +174,16 @@ def _record(store: FeatureStore, view: FeatureView, end: datetime) -> None:
     published.materialization_intervals = [(EPOCH, end)]
     published.state = FeatureViewState.AVAILABLE_ONLINE
     store.registry.apply_feature_view(published, store.project)
+
+
+def _online(store: FeatureStore) -> OrderedOnlineStore:
+    online = store._get_provider().online_store
+    if not isinstance(online, OrderedOnlineStore):
+        raise ConfigurationError(
+            f"the online store {store.config.online_store.type} lets older rows replace newer "
+            f"ones; name {' or '.join(STORES)} in {store.repo_path}/feature_store.yaml"
+        )
+    return online
 
 
 def _source(store: FeatureStore, view: FeatureView) -> Source:

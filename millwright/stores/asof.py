@@ -7,11 +7,11 @@ In `feature_store.yaml`:
       memory_limit: 2GB
 
 A source is a `FileSource` of a parquet file or of a folder of them at any depth, on this machine or
-in S3 (`s3://bucket/folder`). What is not reading, such as logging features, is as in Feast's own
-DuckDB store.
+in S3 (`s3://bucket/folder`). What is neither reading nor writing, such as Feast's metrics, is as in
+Feast's own DuckDB store.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -21,21 +21,30 @@ import duckdb
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureView, FileSource, OnDemandFeatureView, RepoConfig
-from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
-from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.feature_logging import LoggingConfig, LoggingSource
 from feast.infra.offline_stores.duckdb import DuckDBOfflineStore, DuckDBOfflineStoreConfig
-from feast.infra.offline_stores.offline_store import RetrievalJob, RetrievalMetadata
+from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
-from feast.saved_dataset import SavedDatasetStorage
 from pydantic import Field, StrictStr
 
-from millwright.errors import ConfigurationError, InputError
-from millwright.stores import asof_join, parquet_files, places
+from millwright.errors import InputError
+from millwright.stores import asof_cutoffs, asof_join, parquet_files, parquet_writes, places
 from millwright.stores.asof_join import History
 from millwright.stores.parquet_files import Table
-from millwright.stores.places import SCHEME, Place, S3Place
-from millwright.stores.request import batch_source, cutoffs_of_frame, history_of, metadata_of
+from millwright.stores.places import Place
+from millwright.stores.request import (
+    batch_source,
+    cutoffs_of_frame,
+    history_of,
+    metadata_of,
+    place_of,
+    span_of,
+    timestamp_of,
+    widest,
+    written_by,
+)
+from millwright.stores.retrieval import AsofRetrievalJob
 
 
 class AsofDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[misc]
@@ -45,62 +54,6 @@ class AsofDuckDBOfflineStoreConfig(DuckDBOfflineStoreConfig):  # type: ignore[mi
     memory_limit: str | None = Field(default=None, pattern=r"^\d+(\.\d+)?(MB|GB)$")
     threads: int | None = Field(default=None, gt=0)
     spill_folder: Path | None = None
-
-
-class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
-    """Rows that are read when they are asked for."""
-
-    def __init__(
-        self,
-        read: Callable[[], pa.Table],
-        repository: Path | None,
-        metadata: RetrievalMetadata | None = None,
-        on_demand_views: Iterable[OnDemandFeatureView] = (),
-        *,
-        full_feature_names: bool = False,
-    ) -> None:
-        self._read = read
-        self._repository = repository
-        self._metadata = metadata
-        self._on_demand_views = list(on_demand_views)
-        self._full_feature_names = full_feature_names
-
-    @property
-    def full_feature_names(self) -> bool:
-        """Whether features are called `view__feature`."""
-        return self._full_feature_names
-
-    @property
-    def on_demand_feature_views(self) -> list[OnDemandFeatureView]:
-        """The views that Feast computes on what was read."""
-        return self._on_demand_views
-
-    @property
-    def metadata(self) -> RetrievalMetadata | None:
-        """What was asked for, and the first and last cut-off."""
-        return self._metadata
-
-    def _to_arrow_internal(self, timeout: int | None = None) -> pa.Table:  # noqa: ARG002
-        return self._read()
-
-    def _to_df_internal(self, timeout: int | None = None) -> pd.DataFrame:
-        return self._to_arrow_internal(timeout).to_pandas()
-
-    def persist(
-        self,
-        storage: SavedDatasetStorage,
-        allow_overwrite: bool = False,
-        timeout: int | None = None,
-    ) -> None:
-        """Write the rows, on-demand features among them, to a parquet file or into a folder.
-
-        Raises:
-            SavedDatasetLocationAlreadyExists: it is there already and must not be overwritten.
-        """
-        place = _place(storage.to_data_source(), self._repository)
-        if places.exists(place) and not allow_overwrite:
-            raise SavedDatasetLocationAlreadyExists(location=str(place))
-        places.write(self.to_arrow(timeout=timeout), place)
 
 
 class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
@@ -120,9 +73,12 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
     ) -> RetrievalJob:
         """Join features to the rows of `entity_df`, as they were true at the times there.
 
-        With `filter_by_created_timestamp`, as they were known at those times.
+        With `filter_by_created_timestamp`, as they were known at those times. `entity_df` is a
+        frame, or a SELECT for DuckDB, which may name files ('folder/*.parquet') and, in double
+        quotes, the sources of this project. Without it the rows are those that the views have
+        from `start_date` to `end_date` (`request.span_of`), each pair of keys and event time once,
+        in the order of time; views with fewer keys than others are joined to these rows.
         """
-        cutoffs, timestamp = _cutoffs(entity_df, span)
         histories = [
             History(
                 files=_files(batch_source(view), config),
@@ -130,24 +86,49 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
             )
             for view in feature_views
         ]
+        if isinstance(entity_df, pd.DataFrame):
+            cutoffs, timestamp = cutoffs_of_frame(entity_df)
+        elif isinstance(entity_df, str):
+            with _connect(config) as connection:
+                tables = _tables(config, registry, project, entity_df)
+                cutoffs = asof_cutoffs.of_query(connection, entity_df, tables)
+            timestamp = timestamp_of(cutoffs)
+        elif entity_df is None:
+            keys, complete = widest(histories)
+            with _connect(config) as connection:
+                cutoffs = asof_cutoffs.of_span(
+                    connection, complete, keys, span_of(feature_views, span)
+                )
+            timestamp = asof_cutoffs.TIMESTAMP
+        else:
+            kind = type(entity_df).__name__
+            raise InputError(f"entity_df is a {kind}; pass a DataFrame, a query, or none")
+        asof_join.check_cutoffs(cutoffs, timestamp, histories)
 
         def read() -> pa.Table:
             with _connect(config) as connection:
                 return asof_join.join(
+                    connection, cutoffs, timestamp, histories, as_known=filter_by_created_timestamp
+                )
+
+        def stream(rows_at_once: int) -> Iterator[pa.RecordBatch]:
+            with _connect(config) as connection:
+                yield from asof_join.stream(
                     connection,
                     cutoffs,
                     timestamp,
                     histories,
+                    rows_at_once,
                     as_known=filter_by_created_timestamp,
                 )
 
-        asof_join.check_cutoffs(cutoffs, timestamp, histories)
-        metadata = metadata_of(cutoffs, timestamp, feature_refs)
         return AsofRetrievalJob(
             read,
             config.repo_path,
-            metadata,
+            metadata_of(cutoffs, timestamp, feature_refs),
             OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            stream=stream,
+            staging=_staging(config),
             full_feature_names=full_feature_names,
         )
 
@@ -205,9 +186,37 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
 
         return AsofRetrievalJob(read, config.repo_path)
 
+    @staticmethod
+    def offline_write_batch(
+        config: RepoConfig,
+        feature_view: FeatureView,
+        table: pa.Table,
+        progress: Callable[[int], Any] | None,
+    ) -> None:
+        """Append rows to the source of a view, as `parquet_writes.append` does."""
+        source = batch_source(feature_view)
+        rows, written = written_by(feature_view, table)
+        with _connect(config) as connection:
+            parquet_writes.append(connection, place_of(source, config.repo_path), rows, written)
+        if progress is not None:
+            progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,  # noqa: ARG004
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,  # noqa: ARG004
+    ) -> None:
+        """Append rows to the folder of a `FileLoggingDestination`, as `parquet_writes.log` does."""
+        destination = logging_config.destination
+        place = place_of(destination.to_data_source(), config.repo_path)
+        parquet_writes.log(place, data, destination.partition_by or [])
+
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:
         """A source is good before its first rows are there."""
-        _place(data_source, config.repo_path)
+        place_of(data_source, config.repo_path)
 
     def get_table_column_names_and_types_from_data_source(
         self, config: RepoConfig, data_source: DataSource
@@ -222,31 +231,27 @@ def _connect(config: RepoConfig) -> AbstractContextManager[duckdb.DuckDBPyConnec
     return parquet_files.connect(store.memory_limit, store.threads, store.spill_folder)
 
 
-def _cutoffs(entity_df: object, span: dict[str, Any]) -> tuple[pa.Table, str]:
-    """The entity frame as it is, but for times written as text, and the name of its times."""
-    if not isinstance(entity_df, pd.DataFrame):
-        asked = "spans of time" if span else "SQL"
-        raise InputError(f"this offline store takes no {asked}; pass entity_df as a DataFrame")
-    return cutoffs_of_frame(entity_df)
+def _tables(
+    config: RepoConfig, registry: BaseRegistry, project: str, query: str
+) -> dict[str, Table]:
+    """The sources of the project that `query` may mean, by their names."""
+    return {
+        source.name: _files(source, config)
+        for source in registry.list_data_sources(project)
+        if isinstance(source, FileSource) and source.name in query
+    }
+
+
+def _staging(config: RepoConfig) -> Place | None:
+    """Where results are exported to, if that is configured."""
+    store = config.offline_store
+    if not store.staging_location:
+        return None
+    endpoint = store.staging_location_endpoint_override or None
+    return place_of(
+        FileSource(path=store.staging_location, s3_endpoint_override=endpoint), config.repo_path
+    )
 
 
 def _files(source: DataSource, config: RepoConfig) -> Table:
-    return places.find(_place(source, config.repo_path))
-
-
-def _place(source: DataSource, repository: Path | None) -> Place:
-    """Where the parquet of `source` is; a relative path begins at the feature repository."""
-    if not isinstance(source, FileSource):
-        raise ConfigurationError(
-            f"source '{source.name}' is a {type(source).__name__}; this store reads FileSource"
-        )
-    if source.file_format is not None and not isinstance(source.file_format, ParquetFormat):
-        raise ConfigurationError(f"source '{source.name}' is not parquet; write it as parquet")
-    if source.path.startswith(SCHEME):
-        return S3Place(source.path, source.s3_endpoint_override or None)
-    if "://" in source.path:
-        raise ConfigurationError(
-            f"source '{source.name}' is at {source.path}; this store reads folders of this machine "
-            "and s3://bucket/folder"
-        )
-    return Path(FileSource.get_uri_for_file_path(repository, source.path))
+    return places.find(place_of(source, config.repo_path))

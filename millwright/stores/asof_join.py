@@ -6,17 +6,20 @@ then the last created one, then the last in the files; and it counts only if it 
 its time to live. A row is visible if event <= T, and with `as_known` also created <= T.
 
 Both conditions are one, `max(event, created) <= T`, but the row that became visible last need not
-be the newest one: a correction of an old row comes after newer rows. Per key, therefore, only those
-rows stay that are newest by event time when they become visible, a running maximum; then the
-last of them before T is the answer, and one ASOF join finds it. All of that happens on the keys and
-the times alone. The wide columns are fetched at the end, by row number, for the rows found.
+be the newest one: a correction of an old row comes after newer rows. So the rows of a key are put
+into the order in which they become visible, a running maximum says which one was the newest at each
+of these moments, and the last moment before a cut-off has its answer. All of that happens on the
+keys and the times alone (`asof_search`). The wide columns are fetched at the end, for the rows
+found (`asof_features`).
 
 Other ways pair every cut-off with all earlier rows of its key and drop all but one of the pairs.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -26,6 +29,16 @@ import pyarrow.compute as pc
 
 from millwright.errors import DataError, InputError
 from millwright.sql import quoted
+from millwright.stores.asof_features import (
+    Features,
+    Matches,
+    Stretch,
+    batches,
+    fetch,
+    stretches,
+)
+from millwright.stores.asof_keys import Cutoffs, Sorted
+from millwright.stores.asof_search import BYTES_A_ROW, NEVER, Numbers, Rows, search
 from millwright.stores.parquet_files import (
     ROW_NUMBER,
     Table,
@@ -34,8 +47,14 @@ from millwright.stores.parquet_files import (
     reading,
     within,
 )
+from millwright.stores.progress import counting
 
 FOREVER = 2**61  # microseconds: longer than any two timestamps are apart
+# What one of the parts of a join takes at most, of `memory_limit` or in bytes: the keys and times
+# that are searched at once, or the features that are kept in memory when a result is streamed.
+SHARE, MOST = 1 / 4, 2**30
+STRETCHES = 256  # of a streamed result, each with a file for each view
+ROWS_READ = 122_880  # at once; a row group of DuckDB's
 
 
 @dataclass(frozen=True)
@@ -83,17 +102,44 @@ def join(
         BusyError: the files of a history were changed at the same time.
     """
     check_cutoffs(cutoffs, timestamp, histories)
-    keys = tuple(sorted({key for history in histories for key in history.keys}))
-    given = _Cutoffs(cutoffs, to_microseconds(cutoffs[timestamp]).cast(pa.int64()), keys)
-    connection.register("given", given.narrow())
-    result, numbered = cutoffs, None
+    everything = Stretch(0, cutoffs.num_rows)
+    given, result = Cutoffs(cutoffs, to_microseconds(cutoffs[timestamp])), cutoffs
     for history in histories:
-        if numbered != set(history.keys):
-            connection.execute(_numbering(given, history))
-            numbered = set(history.keys)
-        for name, column in _features(connection, history, given, as_known=as_known):
+        features = _features(connection, history, given, [everything], as_known=as_known)
+        for name, column in zip(history.features, features.of(everything), strict=True):
             result = result.append_column(name, column)
     return result
+
+
+def stream(
+    connection: duckdb.DuckDBPyConnection,
+    cutoffs: pa.Table,
+    timestamp: str,
+    histories: Sequence[History],
+    rows_at_once: int,
+    *,
+    as_known: bool,
+) -> Iterator[pa.RecordBatch]:
+    """The result of `join` in batches of at most `rows_at_once` rows, and at least one batch.
+
+    What does not fit a part of the memory limit waits in the spill folder of `connection`.
+    """
+    check_cutoffs(cutoffs, timestamp, histories)
+    size = max(rows_at_once, -(-cutoffs.num_rows // STRETCHES))
+    parts = list(stretches(cutoffs.num_rows, size))
+    given = Cutoffs(cutoffs, to_microseconds(cutoffs[timestamp]))
+    found = [
+        _features(connection, history, given, parts, as_known=as_known, spilling=True)
+        for history in histories
+    ]
+    with counting("rows joined", cutoffs.num_rows) as advance:
+        for part in parts:
+            rows = cutoffs.slice(part.first, part.last - part.first)
+            for history, features in zip(histories, found, strict=True):
+                for name, column in zip(history.features, features.of(part), strict=True):
+                    rows = rows.append_column(name, column)
+            yield from batches(rows, rows_at_once)
+            advance(rows.num_rows)
 
 
 def to_microseconds(times: "pa.ChunkedArray[Any]") -> "pa.ChunkedArray[Any]":
@@ -102,25 +148,6 @@ def to_microseconds(times: "pa.ChunkedArray[Any]") -> "pa.ChunkedArray[Any]":
     if pa.types.is_timestamp(kind) and kind.unit == "ns":
         times = pc.floor_temporal(times.cast(pa.timestamp("ns", tz="UTC")), unit="microsecond")
     return times.cast(pa.timestamp("us", tz="UTC"))
-
-
-@dataclass(frozen=True)
-class _Cutoffs:
-    """The cut-offs, their times in microseconds, and the columns that some history is joined by."""
-
-    table: pa.Table
-    times: "pa.ChunkedArray[Any]"
-    keys: tuple[str, ...]
-
-    def key(self, name: str) -> str:
-        """What the column `name` is called in SQL."""
-        return f"k{self.keys.index(name)}"
-
-    def narrow(self) -> pa.Table:
-        """All that the search needs: the number of each row, its time and its keys."""
-        named = self.table.select(list(self.keys)).rename_columns(list(map(self.key, self.keys)))
-        numbers = pa.array(np.arange(self.table.num_rows))
-        return named.append_column("row", numbers).append_column("cutoff", self.times)
 
 
 def check_cutoffs(cutoffs: pa.Table, timestamp: str, histories: Sequence[History]) -> None:
@@ -147,53 +174,59 @@ def check_cutoffs(cutoffs: pa.Table, timestamp: str, histories: Sequence[History
             taken.add(feature)
 
 
-def _numbering(given: _Cutoffs, history: History) -> str:
-    """SQL that gives each key a number, so that all that follows compares one integer."""
-    parts = [given.key(name) for name in history.keys]
-    equal = ["given.cutoff IS NOT NULL", *(f"given.{part} = keys.{part}" for part in parts)]
-    return f"""
-        CREATE OR REPLACE TEMP TABLE keys AS
-        SELECT *, (row_number() OVER ())::INTEGER AS key
-        FROM (SELECT DISTINCT {", ".join(["true AS known", *parts])} FROM given);
+@dataclass(frozen=True)
+class _Nothing:
+    """The features of a view in which nothing can be found."""
 
-        CREATE OR REPLACE TEMP TABLE cutoffs AS
-        SELECT given.row, keys.key, given.cutoff
-        FROM given JOIN keys ON {" AND ".join(equal)};
-    """
+    types: Sequence[pa.DataType]
+
+    def of(self, stretch: Stretch) -> "list[pa.ChunkedArray[Any]]":
+        size = stretch.last - stretch.first
+        return [pa.chunked_array([pa.nulls(size).cast(kind)]) for kind in self.types]
 
 
 def _features(
-    connection: duckdb.DuckDBPyConnection, history: History, given: _Cutoffs, *, as_known: bool
-) -> "Iterable[tuple[str, pa.Array[Any]]]":
-    """The columns of `history`, each as long as the cut-offs."""
-    size = given.table.num_rows
-    first, last = connection.execute("SELECT min(cutoff), max(cutoff) FROM cutoffs").fetchall()[0]
-    if not history.files.paths or last is None:
-        return [(name, pa.nulls(size).cast(history.types[name])) for name in history.features]
+    connection: duckdb.DuckDBPyConnection,
+    history: History,
+    given: Cutoffs,
+    parts: list[Stretch],
+    *,
+    as_known: bool,
+    spilling: bool = False,
+) -> Features:
+    """The features of `history` for all cut-offs; with `spilling` not all of them in memory."""
+    names = tuple(history.keys)
+    asked, (_, keys) = given.sorted(names), given.numbered(names)
+    if not history.files.paths or not len(asked.rows):
+        return _Nothing([history.types[name] for name in history.features])
     with reading(history.files):
         kinds = columns(connection, history.files)
-        _check_history(connection, history, given, kinds)
-        oldest = first - history.life if history.time_to_live else None
-        searched = within(history.event, kinds[history.event], oldest, last)
-        connection.execute(_visible(history, given, searched, as_known=as_known))
-        connection.execute(_matches(history))
-        found = connection.execute("SELECT min(event), max(event) FROM matches").fetchall()[0]
-        fetched = within(history.event, kinds[history.event], *found)
-        rows = connection.execute(_wide(history, fetched)).to_arrow_table()
-    return _in_order(history, rows, size)
+        connection.register("keys", keys)
+        _check_history(connection, history, kinds)
+        oldest = int(asked.times.min()) - history.life if history.time_to_live else None
+        span = within(history.event, kinds[history.event], oldest, int(asked.times.max()))
+        ids, ranks, events = _search(connection, history, asked, len(keys), span, as_known=as_known)
+        places = np.full(len(given.times), -1)
+        places[asked.rows] = ranks
+        matches = Matches(ids, places)
+        span = within(history.event, kinds[history.event], *events)
+        memory = _share(connection) if spilling else None
+        folder = _spill_folder(connection) / uuid.uuid4().hex
+        # Another query on this connection would end the reading.
+        reader = connection.execute(_wide(history, span)).to_arrow_reader(ROWS_READ)
+        return fetch(reader, matches, parts, memory, folder)
 
 
 def _check_history(
     connection: duckdb.DuckDBPyConnection,
     history: History,
-    given: _Cutoffs,
     kinds: Mapping[str, str],
 ) -> None:
     times = [history.event, history.created] if history.created else [history.event]
     check(history.files, kinds, [*history.keys.values(), *history.features.values()], times)
-    asked = {row[0]: row[1] for row in connection.execute("DESCRIBE given").fetchall()}
-    for name, column in history.keys.items():
-        kind = asked[given.key(name)]
+    asked = {row[0]: row[1] for row in connection.execute("DESCRIBE keys").fetchall()}
+    for index, (name, column) in enumerate(history.keys.items()):
+        kind = asked[f"k{index}"]
         # DuckDB would read numbers out of the text, and fail at the first that is none.
         if (kind == "VARCHAR") != (kinds[column] == "VARCHAR"):
             raise DataError(
@@ -202,64 +235,93 @@ def _check_history(
             )
 
 
-def _visible(history: History, given: _Cutoffs, span: str, *, as_known: bool) -> str:
-    """SQL for the rows that are newest when they become visible, one per key and moment."""
-    equal = [f"s.{quoted(column)} = keys.{given.key(key)}" for key, column in history.keys.items()]
-    event = f"epoch_us(s.{quoted(history.event)})"
-    created = f"epoch_us(s.{quoted(history.created)})" if history.created else "NULL::BIGINT"
+def _search(
+    connection: duckdb.DuckDBPyConnection,
+    history: History,
+    asked: Sorted,
+    keys: int,
+    span: str,
+    *,
+    as_known: bool,
+) -> tuple[Numbers, Numbers, tuple[int, int]]:
+    """The numbers of the rows found, rising; which of them each cut-off found; their event times.
+
+    As many of the `keys` are searched at once as there is memory for.
+    """
     both = as_known and history.created is not None
+    total = connection.execute(f"SELECT count(*) FROM {history.files.sql}").fetchall()[0][0]
+    blocks = max(total * BYTES_A_ROW // _share(connection), 1)
+    size = -(-keys // blocks)
+    found, first, last = [], FOREVER, -FOREVER
+    for low in range(0, keys, size):
+        query = _narrow(history, span, (low, low + size), both=both)
+        rows = Rows(*(each.to_numpy() for each in connection.execute(query).to_arrow_table()))
+        part = slice(*np.searchsorted(asked.keys, [low, low + size]))
+        places = search(rows, asked.keys[part], asked.times[part], as_known=both, life=history.life)
+        found.append(_ranked(rows.id, places))
+        events = rows.event[places[places >= 0]]
+        first = min(first, int(events.min(initial=FOREVER)))
+        last = max(last, int(events.max(initial=-FOREVER)))
+    return *_merged(found), (first, last)
+
+
+def _ranked(numbers: Numbers, places: Numbers) -> tuple[Numbers, Numbers]:
+    """The numbers at `places`, each once and rising, and instead of a place its rank in them."""
+    used = np.zeros(len(numbers) + 1, bool)
+    used[places] = True  # -1 is the last
+    chosen = np.flatnonzero(used[:-1])
+    chosen = chosen[np.argsort(numbers[chosen], kind="stable")]
+    ranks = np.full(len(numbers) + 1, -1)
+    ranks[chosen] = np.arange(len(chosen))
+    return numbers[chosen], ranks[places]
+
+
+def _merged(found: list[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
+    """Numbers and ranks of several searches as those of one."""
+    if len(found) == 1:
+        return found[0]
+    starts = np.cumsum([0, *(len(numbers) for numbers, _ in found)])
+    every = np.concatenate(
+        [
+            np.where(ranks < 0, -1, ranks + start)
+            for (_, ranks), start in zip(found, starts, strict=False)
+        ]
+    )
+    return _ranked(np.concatenate([numbers for numbers, _ in found]), every)
+
+
+def _narrow(history: History, span: str, keys: tuple[int, int], *, both: bool) -> str:
+    """SQL for the keys and times of the rows that may be found."""
+    equal = [
+        f"s.{quoted(column)} = keys.k{index}" for index, column in enumerate(history.keys.values())
+    ]
+    event = f"epoch_us(s.{quoted(history.event)})"
+    created = f"epoch_us(s.{quoted(history.created)})" if history.created else "NULL"
     known = [span, f"{event} IS NOT NULL", *([f"{created} IS NOT NULL"] if both else [])]
     return f"""
-        CREATE OR REPLACE TEMP TABLE visible AS
-        WITH versions AS (
-            SELECT keys.key, {event} AS event, {created} AS created,
-                {f"greatest({event}, {created})" if both else event} AS effective,
-                {ROW_NUMBER} AS id
-            FROM {history.files.sql} JOIN keys ON {" AND ".join(["true", *equal])}
-            WHERE {" AND ".join(known)}
-        )
-        SELECT key, effective, event, id FROM versions
-        -- The best of those that become visible together comes last. A running maximum of whole
-        -- rows, instead of one number, would take time by the square of their count.
-        WINDOW earlier AS (
-            PARTITION BY key ORDER BY effective, event, created NULLS FIRST, id
-            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-        )
-        QUALIFY event = max(event) OVER earlier
-            AND effective IS DISTINCT FROM lead(effective) OVER earlier
-    """
-
-
-def _matches(history: History) -> str:
-    """SQL for the number of the row found for each cut-off that finds one."""
-    return f"""
-        CREATE OR REPLACE TEMP TABLE matches AS
-        SELECT cutoffs.row, visible.id, visible.event
-        FROM cutoffs ASOF JOIN visible
-            ON cutoffs.key = visible.key AND cutoffs.cutoff >= visible.effective
-        WHERE visible.event >= cutoffs.cutoff - {history.life}
+        SELECT keys.key::BIGINT AS key, {event} AS event,
+            coalesce({created}, {NEVER}) AS created, {ROW_NUMBER} AS id
+        FROM {history.files.sql}
+        JOIN (SELECT * FROM keys WHERE key >= {keys[0]} AND key < {keys[1]}) AS keys
+            ON {" AND ".join(["true", *equal])}
+        WHERE {" AND ".join(known)}
     """
 
 
 def _wide(history: History, span: str) -> str:
-    """SQL for the features of the rows found, in any order."""
-    features = "".join(f", s.{quoted(column)}" for column in history.features.values())
-    return f"""
-        SELECT matches.row{features}
-        FROM {history.files.sql} JOIN matches ON {ROW_NUMBER} = matches.id
-        WHERE {span}
-    """
+    """SQL for the features of all rows of a span, and last the numbers of the rows."""
+    features = [
+        f"s.{quoted(column)} AS f{index}" for index, column in enumerate(history.features.values())
+    ]
+    selected = ", ".join([*features, f"{ROW_NUMBER} AS id"])
+    return f"SELECT {selected} FROM {history.files.sql} WHERE {span}"
 
 
-def _in_order(
-    history: History, found: pa.Table, size: int
-) -> "Iterable[tuple[str, pa.Array[Any]]]":
-    """Put the rows found into the order of the cut-offs, with null where there is none.
+def _share(connection: duckdb.DuckDBPyConnection) -> int:
+    """How many bytes one of the parts of a join may take."""
+    query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
+    return min(int(connection.execute(query).fetchall()[0][0] * SHARE), MOST)
 
-    Arrow gathers a column at a time, where DuckDB would sort whole rows.
-    """
-    places = np.full(size, -1)
-    places[found.column(0).to_numpy()] = np.arange(found.num_rows)
-    order = pa.array(places, mask=places < 0)
-    for index, feature in enumerate(history.features, start=1):
-        yield feature, found.column(index).combine_chunks().take(order)
+
+def _spill_folder(connection: duckdb.DuckDBPyConnection) -> Path:
+    return Path(connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])

@@ -10,12 +10,12 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from glob import escape
-from typing import Any
+from typing import IO, Any
 
 import duckdb
 import pyarrow as pa
@@ -25,7 +25,8 @@ from fsspec import AbstractFileSystem
 
 from millwright.errors import DataError, MillwrightError
 from millwright.sql import literal
-from millwright.stores.places import SCHEME, S3Place
+from millwright.stores.parquet_files import hidden
+from millwright.stores.places import SCHEME, S3Place, appended, part, write_parquet
 from millwright.stores.s3 import client_of, named
 
 READS = 3  # attempts at a range; the first ones may break off in the middle
@@ -103,16 +104,54 @@ def exists(place: S3Place) -> bool:
         return bool(listed["KeyCount"]) or any(_at(client, place))
 
 
-def write(table: pa.Table, place: S3Place) -> None:
+def write(batches: Iterable[pa.RecordBatch], place: S3Place) -> None:
     """Write a parquet file at `place`, or into it unless its name ends in `.parquet`.
 
     The file is there whole or not at all.
     """
     is_file = place.key.endswith(".parquet")
-    key = place.key if is_file else f"{place.folder}part.parquet"
-    with named(place), tempfile.TemporaryFile() as draft:
-        pq.write_table(table, draft)
+    _upload(batches, place, place.key if is_file else f"{place.folder}part.parquet")
+
+
+def append(rows: pa.Table, place: S3Place) -> None:
+    """Add a file to the folder at `place`, unless one with this content was added before."""
+    with named(place):
+        keys = [file.key for file in _below(client_of(place), place)]
+    with tempfile.TemporaryFile() as draft:
+        write_parquet(rows.to_batches(), draft)
         draft.seek(0)
+        name = appended(draft, [key.removeprefix(place.folder) for key in keys])
+        if name is not None:
+            _put(draft, place, f"{place.folder}{name}")
+
+
+def write_parts(batches: Iterable[pa.RecordBatch], place: S3Place, name: str) -> list[str]:
+    """Write one parquet file for each batch into a new folder `name` of `place`.
+
+    Returns their URLs. All of them are there, or none, unless this process is killed.
+    """
+    keys: list[str] = []
+    try:
+        for number, batch in enumerate(batches):
+            keys.append(f"{place.folder}{name}/{part(number)}")
+            _upload([batch], place, keys[-1])
+    except BaseException:
+        with suppress(MillwrightError), named(place):
+            for key in keys:
+                client_of(place).delete_object(Bucket=place.bucket, Key=key)
+        raise
+    return [f"{SCHEME}{place.bucket}/{key}" for key in keys]
+
+
+def _upload(batches: Iterable[pa.RecordBatch], place: S3Place, key: str) -> None:
+    with tempfile.TemporaryFile() as draft:
+        write_parquet(batches, draft)
+        _put(draft, place, key)
+
+
+def _put(draft: IO[bytes], place: S3Place, key: str) -> None:
+    draft.seek(0)
+    with named(place):
         client_of(place).upload_fileobj(draft, place.bucket, key)
 
 
@@ -238,7 +277,7 @@ def _below(client: Any, place: S3Place) -> list[Object]:
         for page in pages
         for entry in page.get("Contents", ())
         if entry["Key"].endswith(".parquet")
-        and not re.search(r"(^|/)[._]", entry["Key"].removeprefix(place.folder))
+        and not hidden(entry["Key"].removeprefix(place.folder).split("/"))
     ]
     return sorted(found, key=lambda file: file.key.split("/"))
 

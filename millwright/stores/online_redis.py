@@ -21,26 +21,29 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from feast import Entity, FeatureView, RepoConfig
-from feast.infra.online_stores.helpers import _mmh3, _redis_key, _redis_key_prefix
+from feast.infra.online_stores.helpers import _mmh3, _redis_key_prefix
 from feast.infra.online_stores.redis import (
     RedisOnlineStore,
     RedisOnlineStoreConfig,
+    RedisType,
     _versioned_fv_name,
 )
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
-from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
 from pydantic import Field, StrictStr
 from redis import exceptions
 from redis.connection import parse_url
 
 from millwright.errors import ConfigurationError, MillwrightError
-from millwright.stores.parquet_files import microseconds
+from millwright.stores import online_values
+from millwright.stores.online_packing import packed, packed_row
+from millwright.stores.online_rows import FeastRow, OnlineRows, OrderedOnlineStore
 
-ROWS_AT_ONCE = 500
+ROWS_AT_ONCE = 100  # that one script writes, in some milliseconds: nobody else is served meanwhile
 SOCKET_SECONDS = 2
-NEVER = -(2**53)  # the created time of a row without one; Lua counts exactly no further
 # Unless the connection string says otherwise: answer or fail at once, for somebody is waiting.
 PATIENCE = {
     "socket_timeout": SOCKET_SECONDS,
@@ -48,25 +51,44 @@ PATIENCE = {
     "retry": None,
 }
 
-# ARGV: our field, Feast's time field, event, created, seconds to live or 0, then fields and values.
+# KEYS: those of the rows. ARGV, as MessagePack: names of our field, Feast's time field and the
+# features; seconds to live or 0; and for each key what goes into the fields.
 WRITE_UNLESS_OLDER = """
-local old = redis.call('HMGET', KEYS[1], ARGV[1], ARGV[2])
-if old[1] and old[2] then
-    local event, created = string.match(old[1], '^(%-?%d+) (%-?%d+)$')
-    event, created = tonumber(event), tonumber(created)
-    local newer_event, newer_created = tonumber(ARGV[3]), tonumber(ARGV[4])
-    if event > newer_event or (event == newer_event and created > newer_created) then
-        return 0
+local fields, life = cmsgpack.unpack(ARGV[1]), ARGV[2]
+local hash = {}
+for i, field in ipairs(fields) do
+    hash[2 * i - 1] = field
+end
+for n, key in ipairs(KEYS) do
+    local row = cmsgpack.unpack(ARGV[n + 2])
+    local old = redis.call('HMGET', key, fields[1], fields[2])
+    local stays = false
+    if old[1] and old[2] and old[1] ~= row[1] then
+        local event, created = string.match(old[1], '^(%-?%d+) (%-?%d+)$')
+        local newer_event, newer_created = string.match(row[1], '^(%-?%d+) (%-?%d+)$')
+        event, newer_event = tonumber(event), tonumber(newer_event)
+        stays = event > newer_event or
+            (event == newer_event and tonumber(created) > tonumber(newer_created))
+    end
+    if not stays then
+        for i, value in ipairs(row) do
+            hash[2 * i] = value
+        end
+        redis.call('HSET', key, unpack(hash))
+        if life ~= '0' then
+            redis.call('EXPIRE', key, life)
+        end
     end
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3] .. ' ' .. ARGV[4], unpack(ARGV, 6))
-if ARGV[5] ~= '0' then
-    redis.call('EXPIRE', KEYS[1], ARGV[5])
+"""
+READ_FIELD = """
+local found = {}
+for n, key in ipairs(KEYS) do
+    found[n] = redis.call('HGET', key, ARGV[1])
 end
-return 1
+return found
 """
 
-OnlineRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Found = tuple[datetime | None, dict[str, Value] | None]
 
 
@@ -78,7 +100,7 @@ class OrderedRedisOnlineStoreConfig(RedisOnlineStoreConfig):  # type: ignore[mis
     skip_dedup: Literal[False] = False  # the check that it would skip is what this store is for
 
 
-class OrderedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
+class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ignore[misc]
     """Feast's Redis store with order-safe, idempotent writes and short time-outs.
 
     Every method raises a MillwrightError if Redis does not answer.
@@ -91,39 +113,55 @@ class OrderedRedisOnlineStore(RedisOnlineStore):  # type: ignore[misc]
         nodes, options = _nodes_and_options(connection_string)
         return nodes, PATIENCE | options
 
-    def online_write_batch(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        data: list[OnlineRow],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
+    def write_rows(self, config: RepoConfig, view: FeatureView, rows: OnlineRows) -> None:
         """Write the rows that are not older than what is there, each of them whole or not at all.
 
         Two writers at once lose nothing: Redis runs one script at a time.
         """
-        view = _versioned_fv_name(table, config)
+        name = _versioned_fv_name(view, config)
+        features = [_mmh3(f"{name}:{feature}") for feature in rows.values]
+        fields = packed_row([f"_cts:{name}".encode(), f"_ts:{name}".encode(), *features])
+        life = config.online_store.key_ttl_seconds or 0
+        keys, contents = _redis_keys(config, rows.keys), _contents(rows)
         with _answering(config):
             client = self._get_client(config.online_store)
-            for start in range(0, len(data), ROWS_AT_ONCE):
-                rows = data[start : start + ROWS_AT_ONCE]
-                with client.pipeline(transaction=False) as pipeline:
-                    for row in rows:
-                        key = _redis_key(
-                            config.project, row[0], config.entity_key_serialization_version
-                        )
-                        # With its text and not its hash, which a cluster's pipeline does not take
-                        # and a restarted server does not know.
-                        pipeline.eval(WRITE_UNLESS_OLDER, 1, key, *_arguments(config, view, row))
-                    pipeline.execute()
-                if progress:
-                    progress(len(rows))
+            at_once = self._keys_at_once(config)
+            with client.pipeline(transaction=False) as pipeline:
+                for start in range(0, len(keys), at_once):
+                    some = keys[start : start + at_once]
+                    these = contents[start : start + at_once]
+                    # With its text and not its hash, which a cluster's pipeline does not take and
+                    # a restarted server does not know.
+                    pipeline.eval(WRITE_UNLESS_OLDER, len(some), *some, fields, life, *these)
+                pipeline.execute()
+
+    def event_times(
+        self, config: RepoConfig, view: FeatureView, keys: "pa.Array[Any]"
+    ) -> list[int | None]:
+        """When the row of each of `keys` was true, in microseconds since 1970, or None."""
+        field = f"_cts:{_versioned_fv_name(view, config)}"
+        names = _redis_keys(config, keys)
+        with _answering(config):
+            client = self._get_client(config.online_store)
+            at_once = self._keys_at_once(config)
+            with client.pipeline(transaction=False) as pipeline:
+                for start in range(0, len(names), at_once):
+                    some = names[start : start + at_once]
+                    pipeline.eval(READ_FIELD, len(some), *some, field)
+                found = pipeline.execute()
+        return [int(times.split()[0]) if times else None for some in found for times in some]
+
+    @staticmethod
+    def _keys_at_once(config: RepoConfig) -> int:
+        """How many keys a script has: in a cluster they may be on several servers."""
+        one = config.online_store.redis_type == RedisType.redis_cluster
+        return 1 if one else ROWS_AT_ONCE
 
     async def online_write_batch_async(
         self,
         config: RepoConfig,
         table: FeatureView,
-        data: list[OnlineRow],
+        data: list[FeastRow],
         progress: Callable[[int], Any] | None,
     ) -> None:
         """The same, beside the event loop."""
@@ -229,26 +267,19 @@ def _definitions(config: RepoConfig) -> str:
     return f"millwright:features:{config.project}"
 
 
-def _arguments(config: RepoConfig, view: str, row: OnlineRow) -> list[Any]:
-    """What the script needs to write a row."""
-    _, values, event, created = row
-    since_1970 = microseconds(event)
-    seconds, rest = divmod(since_1970, 1_000_000)
-    time_field = f"_ts:{view}"
-    fields: list[Any] = [
-        time_field,
-        Timestamp(seconds=seconds, nanos=rest * 1000).SerializeToString(),
-    ]
-    for name, value in values.items():
-        fields += [_mmh3(f"{view}:{name}"), value.SerializeToString()]
-    return [
-        f"_cts:{view}",
-        time_field,
-        since_1970,
-        NEVER if created is None else microseconds(created),
-        config.online_store.key_ttl_seconds or 0,
-        *fields,
-    ]
+def _redis_keys(config: RepoConfig, keys: "pa.Array[Any]") -> list[bytes]:
+    project = config.project.encode()
+    return [key + project for key in keys.to_pylist()]
+
+
+def _contents(rows: OnlineRows) -> list[bytes]:
+    """What the script puts into the fields of each row: both times, Feast's time, the values."""
+    moments = [pa.array(times).cast(pa.string()) for times in (rows.events, rows.created)]
+    both = pc.binary_join_element_wise(*moments, " ").cast(pa.binary())
+    found: list[Any] = packed(
+        [both, online_values.timestamps(rows.events), *rows.values.values()]
+    ).to_pylist()
+    return found
 
 
 def _nodes_and_options(connection: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -13,15 +13,16 @@ Feast's own store has written counts as older than everything.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from feast import Entity, FeatureView, RepoConfig
+import numpy as np
+import pyarrow as pa
+from feast import Entity, FeatureView, RepoConfig, ValueType
 from feast.infra.key_encoding_utils import serialize_entity_key
-from feast.infra.online_stores.helpers import extract_text_and_num
 from feast.infra.online_stores.sqlite import (
     SqliteOnlineStore,
     SqliteOnlineStoreConfig,
@@ -36,14 +37,13 @@ from pydantic import StrictStr
 
 from millwright.errors import BusyError, MillwrightError
 from millwright.sql import quoted
-from millwright.stores.parquet_files import EPOCH, microseconds
+from millwright.stores.online_rows import NEVER, OnlineRows, OrderedOnlineStore
+from millwright.stores.parquet_files import EPOCH
 
 BUSY_SECONDS = 30  # that a writer waits for its turn
 KEYS_AT_ONCE = 10_000  # SQLite takes 32,766 parameters
-NEVER = -(2**63)  # the created time, in microseconds, of a row without one
 TIMES = ("event_us", "created_us")  # microseconds since 1970, UTC
 
-OnlineRow = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 Found = tuple[datetime | None, dict[str, Value] | None]
 
 
@@ -53,7 +53,7 @@ class OrderedSqliteOnlineStoreConfig(SqliteOnlineStoreConfig):  # type: ignore[m
     type: StrictStr = "millwright.stores.online_sqlite.OrderedSqliteOnlineStore"
 
 
-class OrderedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
+class OrderedSqliteOnlineStore(OrderedOnlineStore, SqliteOnlineStore):  # type: ignore[misc]
     """Feast's SQLite store with order-safe, idempotent writes. It keeps no vectors."""
 
     _conn: sqlite3.Connection | None = None
@@ -63,27 +63,37 @@ class OrderedSqliteOnlineStore(SqliteOnlineStore):  # type: ignore[misc]
             self._conn = _connect(self._get_db_path(config))
         return self._conn
 
-    def online_write_batch(
-        self,
-        config: RepoConfig,
-        table: FeatureView,
-        data: list[OnlineRow],
-        progress: Callable[[int], Any] | None,
-    ) -> None:
+    def write_rows(self, config: RepoConfig, view: FeatureView, rows: OnlineRows) -> None:
         """Write the rows that are not older than what is there, all of them or none.
 
         Raises:
             BusyError: others kept the file locked.
             MillwrightError: it cannot be written, or the view was not published.
         """
-        path, name = self._get_db_path(config), _name(config, table)
+        path, name = self._get_db_path(config), _name(config, view)
+        texts = {f.name for f in view.features if f.dtype.to_value_type() == ValueType.STRING}
         # A connection of its own, so that threads that read never see half a batch.
-        with _naming(path, table), closing(_connect(path)) as connection:
+        with _naming(path, view), closing(_connect(path)) as connection:
             _add_times(connection, name)
             with connection:
-                connection.executemany(_upsert(name), _records(config, data))
-        if progress:
-            progress(len(data))
+                connection.executemany(_upsert(name), _records(rows, texts))
+
+    def event_times(
+        self, config: RepoConfig, view: FeatureView, keys: "pa.Array[Any]"
+    ) -> list[int | None]:
+        """When the row of each of `keys` was true, in microseconds since 1970, or None."""
+        found: dict[bytes, int] = {}
+        names: list[Any] = keys.to_pylist()
+        with _naming(self._get_db_path(config), view):
+            connection = self._get_conn(config)
+            for start in range(0, len(names), KEYS_AT_ONCE):
+                some = names[start : start + KEYS_AT_ONCE]
+                found |= connection.execute(
+                    f"SELECT entity_key, event_us FROM {quoted(_name(config, view))} WHERE "
+                    f"feature_name = ? AND entity_key IN ({', '.join('?' * len(some))})",
+                    [view.features[0].name, *some],
+                )
+        return [found.get(name) for name in names]
 
     def online_read(
         self,
@@ -208,19 +218,37 @@ def _upsert(name: str) -> str:
     )
 
 
-def _records(config: RepoConfig, data: list[OnlineRow]) -> Iterator[tuple[Any, ...]]:
-    """One record for each feature of each row, with times as Feast writes them and as we do."""
-    for entity_key, values, event, created in data:
-        key = _key(config, entity_key)
-        times = (
-            adapt_datetime_epoch(to_naive_utc(event)),
-            None if created is None else adapt_datetime_epoch(to_naive_utc(created)),
-            microseconds(event),
-            NEVER if created is None else microseconds(created),
-        )
-        for feature, value in values.items():
-            text, _ = extract_text_and_num(value, compute_num=False)
-            yield (key, feature, value.SerializeToString(), text, *times)
+def _records(rows: OnlineRows, texts: Collection[str]) -> Iterator[tuple[Any, ...]]:
+    """One record for each feature of each row, with times as Feast writes them and as we do.
+
+    Feast keeps the features `texts` in plain text, too. It does so with numbers, and never looks.
+    """
+    names, nothing = list(rows.values), [None] * len(rows)
+    values = [column.to_pylist() for column in rows.values.values()]
+    plain = [
+        _texts(column) if name in texts else nothing
+        for name, column in zip(names, values, strict=True)
+    ]
+    seconds = [_seconds(times) for times in (rows.events, rows.created)]
+    times = zip(*seconds, rows.events.tolist(), rows.created.tolist(), strict=True)
+    cells = zip(zip(*values, strict=True), zip(*plain, strict=True), strict=True)
+    for key, when, (row, row_texts) in zip(rows.keys.to_pylist(), times, cells, strict=True):
+        for name, value, text in zip(names, row, row_texts, strict=True):
+            yield (key, name, value, text, *when)
+
+
+def _texts(values: list[Any]) -> list[str | None]:
+    return [Value.FromString(value).string_val if value else None for value in values]
+
+
+def _seconds(times: "np.ndarray[Any, Any]") -> list[int | None]:
+    """Times as Feast's own store writes them, each distinct one converted once."""
+    distinct, places = np.unique(times, return_inverse=True)
+    known = [
+        None if time == NEVER else adapt_datetime_epoch(to_naive_utc(_moment(time)))
+        for time in distinct.tolist()
+    ]
+    return [known[place] for place in places.tolist()]
 
 
 @contextmanager

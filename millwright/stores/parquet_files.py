@@ -95,7 +95,7 @@ def find(place: Path) -> Files:
     if not place.exists() and place.suffix == ".parquet":
         raise DataError(f"there is no file {place}; write it, or name a folder of parquet files")
     found = sorted(path for path in place.rglob("*.parquet") if path.is_file())
-    return Files(place, tuple(path for path in found if not _hidden(path.relative_to(place))))
+    return Files(place, tuple(path for path in found if not hidden(path.relative_to(place).parts)))
 
 
 @contextmanager
@@ -269,8 +269,9 @@ def _nothing(names: Sequence[str], times: set[str]) -> pa.Table:
     ).empty_table()
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith((".", "_")) for part in path.parts)
+def hidden(names: Iterable[str]) -> bool:
+    """Whether a path of such names is left alone, by the custom of Spark: `_date=1` is not."""
+    return any(name[0] == "." or (name[0] == "_" and "=" not in name) for name in names if name)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -3,8 +3,14 @@
 What speaks to S3 takes 0.2 s to import, so it is imported where a table is there.
 """
 
+import hashlib
+import re
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +19,7 @@ from millwright.stores import parquet_files
 from millwright.stores.parquet_files import Table
 
 SCHEME = "s3://"
+APPENDED = re.compile(r"rows-(?P<number>\d+)-(?P<content>[0-9a-f]{16})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,21 @@ def exists(place: Place) -> bool:
     return object_storage.exists(place)
 
 
-def write(rows: pa.Table, place: Place) -> None:
+def is_file(place: Place) -> bool:
+    """Whether a table at `place` is a single file, or would be one."""
+    if isinstance(place, Path):
+        return place.is_file() or (place.suffix == ".parquet" and not place.is_dir())
+    return place.key.endswith(".parquet")
+
+
+def below(place: Place, folders: Sequence[str]) -> Place:
+    """A folder below `place`."""
+    if isinstance(place, Path):
+        return place.joinpath(*folders)
+    return S3Place("/".join([place.url.rstrip("/"), *folders]), place.endpoint)
+
+
+def write(batches: Iterable[pa.RecordBatch], place: Place) -> None:
     """Write a parquet file at `place`, or into it unless its name ends in `.parquet`.
 
     The file is there whole or not at all.
@@ -75,10 +96,98 @@ def write(rows: pa.Table, place: Place) -> None:
     if isinstance(place, S3Place):
         from millwright.stores import object_storage
 
-        object_storage.write(rows, place)
+        object_storage.write(batches, place)
         return
     path = place if place.suffix == ".parquet" else place / "part.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.unfinished")
-    pq.write_table(rows, unfinished)
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as draft:
+            write_parquet(batches, draft)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def append(rows: pa.Table, place: Place) -> None:
+    """Add a file to the folder at `place`, unless one with this content was added before.
+
+    The names of such files rise in the order in which they were added.
+    """
+    if isinstance(place, S3Place):
+        from millwright.stores import object_storage
+
+        object_storage.append(rows, place)
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    unfinished = place / f".{uuid.uuid4().hex}.unfinished"
+    try:
+        with unfinished.open("w+b") as draft:
+            write_parquet(rows.to_batches(), draft)
+            draft.seek(0)
+            name = appended(draft, [path.name for path in place.iterdir()])
+        if name is not None:
+            unfinished.replace(place / name)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def appended(draft: IO[bytes], names: Iterable[str]) -> str | None:
+    """What a file is called among others that were added to a folder; none, if it is there."""
+    content = hashlib.sha256(draft.read()).hexdigest()[:16]
+    there = [found for name in names if (found := APPENDED.fullmatch(name))]
+    if any(found["content"] == content for found in there):
+        return None
+    number = max((int(found["number"]) for found in there), default=0) + 1
+    return f"rows-{number:06}-{content}.parquet"
+
+
+def write_parts(batches: Iterable[pa.RecordBatch], place: Place, name: str) -> list[str]:
+    """Write one parquet file for each batch into a new folder `name` of `place`.
+
+    Returns their paths or URLs. All of them are there, or none.
+    """
+    if isinstance(place, S3Place):
+        from millwright.stores import object_storage
+
+        return object_storage.write_parts(batches, place, name)
+    unfinished = place / f".{name}.unfinished"
+    unfinished.mkdir(parents=True)
+    names = []
+    try:
+        for number, batch in enumerate(batches):
+            names.append(part(number))
+            with (unfinished / names[-1]).open("wb") as file:
+                write_parquet([batch], file)
+        unfinished.replace(place / name)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return [str(place / name / each) for each in names]
+
+
+def part(number: int) -> str:
+    """What a file among others is called, so that names have the order of the rows."""
+    return f"part-{number:05}.parquet"
+
+
+def write_parquet(batches: Iterable[pa.RecordBatch], file: IO[bytes]) -> None:
+    """Write batches as the row groups of a parquet file. There must be at least one.
+
+    Only text repeats often enough to be worth a dictionary.
+    """
+    writer = None
+    try:
+        for batch in batches:
+            texts: Any = [*_texts(batch.schema)]
+            writer = writer or pq.ParquetWriter(file, batch.schema, use_dictionary=texts)
+            writer.write_batch(batch, row_group_size=max(batch.num_rows, 1))
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _texts(schema: pa.Schema) -> Iterator[str]:
+    for field in schema:
+        if pa.types.is_string(field.type) or pa.types.is_dictionary(field.type):
+            yield field.name

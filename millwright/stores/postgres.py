@@ -14,8 +14,9 @@ A source is a `PostgreSQLSource` of a table or of a query. A table that does not
 rows. What is not reading or writing, such as Feast's metrics, is as in Feast's own store.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -23,6 +24,7 @@ import pyarrow as pa
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
 from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.feature_logging import LoggingConfig, LoggingSource
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (
     PostgreSQLOfflineStore,
     PostgreSQLOfflineStoreConfig,
@@ -30,49 +32,54 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
 from feast.saved_dataset import SavedDatasetStorage
-from feast.types import from_feast_to_pyarrow_type
 from pydantic import Field, StrictStr
 
-from millwright.errors import DataError
+from millwright.errors import ConfigurationError, DataError
 from millwright.stores import postgres_join, postgres_tables, postgres_writes
-from millwright.stores.asof import AsofRetrievalJob
 from millwright.stores.asof_join import check_cutoffs
+from millwright.stores.postgres_logs import AsofPostgresLoggingDestination, logs_of
 from millwright.stores.postgres_request import (
     cutoffs_of,
     histories_of,
+    of_dummy,
     server_of,
     source_of,
+    staging_of,
     table_of,
 )
 from millwright.stores.postgres_server import Server, connect
-from millwright.stores.postgres_tables import INSTANT
-from millwright.stores.request import batch_source, metadata_of
+from millwright.stores.request import batch_source, metadata_of, span_of, written_by
+from millwright.stores.retrieval import AsofRetrievalJob
 
 
 class AsofPostgresOfflineStoreConfig(PostgreSQLOfflineStoreConfig):  # type: ignore[misc]
     """The section `offline_store` of `feature_store.yaml`.
 
-    `threads` is how many sessions a join of many cut-offs may have.
+    `threads` is how many sessions a join of many cut-offs may have. `staging_location` is a folder
+    of this machine or of S3 into which results are exported. `entity_select_mode` changes nothing:
+    a query of cut-offs is run once, and no table is made of it that others could see.
     """
 
     type: StrictStr = "millwright.stores.postgres.AsofPostgresOfflineStore"
     password: StrictStr = ""
     sslmode: StrictStr | None = "prefer"
     threads: int = Field(default=2, gt=0)
+    staging_location: StrictStr | None = None
+    staging_location_endpoint_override: StrictStr | None = None
 
 
 class AsofPostgresRetrievalJob(AsofRetrievalJob):
     """Rows that are read when they are asked for, and saved on the server."""
 
     def __init__(self, server: Server, read: Callable[[], pa.Table], *rest: Any, **more: Any):
-        super().__init__(read, None, *rest, **more)
+        super().__init__(read, *rest, **more)
         self._server = server
 
     def persist(
         self,
         storage: SavedDatasetStorage,
         allow_overwrite: bool = False,
-        timeout: int | None = None,
+        timeout: int | None = None,  # noqa: ARG002
     ) -> None:
         """Write the rows, on-demand features among them, to a table of their own.
 
@@ -80,8 +87,8 @@ class AsofPostgresRetrievalJob(AsofRetrievalJob):
             SavedDatasetLocationAlreadyExists: it is there already and must not be overwritten.
         """
         name = table_of(storage.to_data_source())
-        rows = self.to_arrow(timeout=timeout)
-        if not postgres_writes.save(self._server, name, rows, overwrite=allow_overwrite):
+        batches = self.to_arrow_batches()
+        if not postgres_writes.save(self._server, name, batches, overwrite=allow_overwrite):
             raise SavedDatasetLocationAlreadyExists(location=name)
 
 
@@ -98,16 +105,20 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
         project: str,
         full_feature_names: bool = False,
         filter_by_created_timestamp: bool = False,
-        **span: Any,  # noqa: ARG004
+        **span: Any,
     ) -> RetrievalJob:
         """Join features to the rows of `entity_df`, as they were true at the times there.
 
-        `entity_df` is a frame, or a query of such rows. With `filter_by_created_timestamp`, as
-        they were known at those times.
+        `entity_df` is a frame, or a query of such rows. Without it the rows are those that the
+        views have from `start_date` to `end_date` (`request.span_of`), each pair of keys and event
+        time once, in the order of time; views with fewer keys than others are joined to these rows.
+        With `filter_by_created_timestamp`, as they were known at those times.
         """
         server = server_of(config)
-        cutoffs, timestamp = cutoffs_of(server, entity_df)
         histories = histories_of(feature_views, feature_refs, full_feature_names=full_feature_names)
+        cutoffs, timestamp = cutoffs_of(
+            server, entity_df, histories, lambda: span_of(feature_views, span)
+        )
 
         def read() -> pa.Table:
             with connect(server) as session:
@@ -120,13 +131,27 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
                     threads=config.offline_store.threads,
                 )
 
+        def stream(rows_at_once: int) -> Iterator[pa.RecordBatch]:
+            with connect(server) as session:
+                yield from postgres_join.stream(
+                    session,
+                    cutoffs,
+                    timestamp,
+                    histories,
+                    rows_at_once,
+                    as_known=filter_by_created_timestamp,
+                )
+
         check_cutoffs(cutoffs, timestamp, histories)
         metadata = metadata_of(cutoffs, timestamp, feature_refs)
         return AsofPostgresRetrievalJob(
             server,
             read,
+            config.repo_path,
             metadata,
             OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            stream=stream,
+            staging=staging_of(config),
             full_feature_names=full_feature_names,
         )
 
@@ -141,21 +166,26 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
         start_date: datetime,
         end_date: datetime,
     ) -> RetrievalJob:
-        """The newest row of each key, for the online store."""
+        """The newest row of each key, for the online store.
+
+        No names of features mean all columns. Rows without keys are of Feast's dummy entity.
+        """
         server = server_of(config)
         times = [timestamp_field, *filter(None, [created_timestamp_column])]
 
         def read() -> pa.Table:
             with connect(server) as session:
-                return postgres_tables.read_latest(
+                table = source_of(data_source).find(session)
+                rows = postgres_tables.read_latest(
                     session,
-                    source_of(data_source).find(session),
+                    table,
                     join_key_columns,
-                    [*join_key_columns, *feature_name_columns, *times],
+                    [*join_key_columns, *(feature_name_columns or table.columns), *times],
                     timestamp_field,
                     created_timestamp_column or None,
                     (start_date, end_date),
                 )
+            return rows if join_key_columns else of_dummy(rows)
 
         return AsofPostgresRetrievalJob(server, read)
 
@@ -170,19 +200,24 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
         start_date: datetime | None = None,
         end_date: datetime | None = None,
     ) -> RetrievalJob:
-        """All rows of a span of time, in the order of the table."""
+        """All rows of a span of time, in the order of the table.
+
+        No names of features mean all columns. Rows without keys are of Feast's dummy entity.
+        """
         server = server_of(config)
         times = [timestamp_field, *filter(None, [created_timestamp_column])]
 
         def read() -> pa.Table:
             with connect(server) as session:
-                return postgres_tables.read(
+                table = source_of(data_source).find(session)
+                rows = postgres_tables.read(
                     session,
-                    source_of(data_source).find(session),
-                    [*join_key_columns, *feature_name_columns, *times],
+                    table,
+                    [*join_key_columns, *(feature_name_columns or table.columns), *times],
                     timestamp_field,
                     (start_date, end_date),
                 )
+            return rows if join_key_columns else of_dummy(rows)
 
         return AsofPostgresRetrievalJob(server, read)
 
@@ -194,25 +229,42 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
         progress: Callable[[int], Any] | None,
     ) -> None:
         """Append rows to the table of a view, as `postgres_writes.append` does."""
-        source = batch_source(feature_view)
-        original = {new: old for old, new in source.field_mapping.items()}
-        times = [source.timestamp_field, *filter(None, [source.created_timestamp_column])]
-        types = {
-            original.get(field.name, field.name): from_feast_to_pyarrow_type(field.dtype)
-            for field in [*feature_view.entity_columns, *feature_view.features]
-        }
-        event, *created = [original.get(name, name) for name in times]
+        rows, written = written_by(feature_view, table)
         postgres_writes.append(
             server_of(config),
-            table_of(source),
-            table.rename_columns([original.get(name, name) for name in table.column_names]),
-            [original.get(column.name, column.name) for column in feature_view.entity_columns],
-            event,
-            created[0] if created else None,
-            types | dict.fromkeys([event, *created], INSTANT),
+            table_of(batch_source(feature_view)),
+            rows,
+            written.keys,
+            written.event,
+            written.created,
+            written.types,
         )
         if progress is not None:
             progress(table.num_rows)
+
+    @staticmethod
+    def write_logged_features(
+        config: RepoConfig,
+        data: pa.Table | Path,
+        source: LoggingSource,
+        logging_config: LoggingConfig,
+        registry: BaseRegistry,
+    ) -> None:
+        """Append logs of served features to a table.
+
+        Raises:
+            ConfigurationError: the logs are not to go into PostgreSQL.
+        """
+        destination = logging_config.destination
+        if not isinstance(destination, AsofPostgresLoggingDestination):
+            raise ConfigurationError(
+                f"the logs are to go to a {type(destination).__name__}; this store writes to an "
+                "AsofPostgresLoggingDestination"
+            )
+        types = {field.name: field.type for field in source.get_schema(registry)}
+        event = source.get_log_timestamp_column()
+        rows = logs_of(data)
+        postgres_writes.append(server_of(config), destination.table, rows, None, event, None, types)
 
     def validate_data_source(self, config: RepoConfig, data_source: DataSource) -> None:  # noqa: ARG002
         """A source is good before its first rows are there."""

@@ -2,36 +2,47 @@
 
 Of the rows visible at a cut-off T (event <= T, and with `as_known` also created <= T) the newest by
 event time counts, then the last created one, then the last in the table, unless it is older than
-its time to live. There are two ways to it, and the number of cut-offs chooses:
+its time to live. There are three ways to it, and the number of cut-offs chooses:
 
 - few: each looks into an index on key, event and created time, newest first, and takes the first
   row that is visible;
-- many: rows are numbered from the oldest to the newest of their key, which is the order in which
-  they count, and merged with the cut-offs in the order in which they become visible. The highest
-  number so far is the answer: two sorts, however many cut-offs there are, and no index.
-
-Both yield places of rows, and the wide columns are fetched once, at the end, for the rows found.
+- about as many as rows: all rows in reach come here and are searched as those of files are;
+- any other number, or where keys compare otherwise here than there: rows are numbered from the
+  oldest to the newest of their key, which is the order in which they count, and merged with the
+  cut-offs in the order in which they become visible. The highest number so far is the answer: two
+  sorts, however many cut-offs there are, and no index. The wide columns are fetched at the end.
 """
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import numpy as np
 import pyarrow as pa
 
 from millwright.errors import DataError
-from millwright.stores.asof_join import History, check_cutoffs, to_microseconds
+from millwright.stores.asof_features import batches
+from millwright.stores.asof_join import History, check_cutoffs
 from millwright.stores.parquet_files import Files
+from millwright.stores.postgres_cutoffs import Given, in_order
+from millwright.stores.postgres_scan import is_comparable, scanned
 from millwright.stores.postgres_search import Key, Search
 from millwright.stores.postgres_server import Session, connect, translated
-from millwright.stores.postgres_tables import Source, Table, check
+from millwright.stores.postgres_tables import Source, Table, check, count, index, placed
+from millwright.stores.progress import counting
 
 NOWHERE = Files(Path(), ())
+# A look into the index takes as long as merging so many rows, and much longer from a cold disk.
+ROWS_PER_LOOK = 8
+# So many rows to a cut-off may be read to be searched on this side, where memory holds them.
+ROWS_PER_CUTOFF = 4
 # Cut-offs that are worth another session, which has to be given all of them.
 MANY = 50_000
+# Cut-offs that are joined together where the result is not to be whole in memory.
+ROWS_STREAMED = 2**18
 Columns: TypeAlias = "list[tuple[str, pa.Array[Any]]]"
 TEXTS = ("text", "character varying", "character", "name")
 
@@ -42,22 +53,6 @@ class TableHistory(History):
 
     source: Source
     files: Files = NOWHERE
-
-
-@dataclass(frozen=True)
-class _Cutoffs:
-    """What the search needs of the cut-offs: each row's number, its time and its keys.
-
-    `kinds` gives PostgreSQL's types of the keys.
-    """
-
-    table: pa.Table
-    keys: tuple[str, ...]
-    kinds: dict[str, str]
-
-    def key(self, name: str) -> str:
-        """What the column `name` is called in SQL."""
-        return f"k{self.keys.index(name)}"
 
 
 def join(
@@ -80,12 +75,28 @@ def join(
         DataError: the table of a history lacks a column, or it has the wrong type.
         MillwrightError: the server was lost on the way.
     """
+    with counting("features joined", cutoffs.num_rows * len(histories)) as advance:
+        return _join(
+            session, cutoffs, timestamp, histories, advance, as_known=as_known, threads=threads
+        )
+
+
+def _join(
+    session: Session,
+    cutoffs: pa.Table,
+    timestamp: str,
+    histories: Sequence[TableHistory],
+    advance: Callable[[int], None],
+    *,
+    as_known: bool,
+    threads: int = 1,
+) -> pa.Table:
     check_cutoffs(cutoffs, timestamp, histories)
     sessions = min(threads, len(histories)) if cutoffs.num_rows >= MANY else 1
     parts = [histories[number::sessions] for number in range(sessions)]
 
     def found(session: Session, part: int) -> list[Columns]:
-        return _found(session, cutoffs, timestamp, parts[part], as_known=as_known)
+        return _found(session, cutoffs, timestamp, parts[part], advance, as_known=as_known)
 
     snapshot = session.snapshot() if sessions > 1 else None
 
@@ -103,128 +114,128 @@ def join(
     return result
 
 
+def stream(
+    session: Session,
+    cutoffs: pa.Table,
+    timestamp: str,
+    histories: Sequence[TableHistory],
+    rows_at_once: int,
+    *,
+    as_known: bool,
+) -> Iterator[pa.RecordBatch]:
+    """The result of `join` in batches of at most `rows_at_once` rows, and at least one batch.
+
+    As many cut-offs as memory surely holds are joined at a time, all in what `session` sees.
+    """
+    total = cutoffs.num_rows
+    with counting("rows joined", total) as advance:
+        for first in range(0, max(total, 1), ROWS_STREAMED):
+            part = cutoffs.slice(first, ROWS_STREAMED)
+            rows = _join(session, part, timestamp, histories, lambda _rows: None, as_known=as_known)
+            yield from batches(rows, rows_at_once)
+            advance(part.num_rows)
+
+
 def _found(
     session: Session,
     cutoffs: pa.Table,
     timestamp: str,
     histories: Sequence[TableHistory],
+    advance: Callable[[int], None],
     *,
     as_known: bool,
 ) -> list[Columns]:
     """The columns of each history."""
     # All at first: later, temporary tables could be taken for tables of the same name.
     tables = [history.source.find(session, n) for n, history in enumerate(histories)]
-    given = _load(session, cutoffs, timestamp, histories)
-    found, numbered = [], None
+    given = Given(session, cutoffs, timestamp, histories)
+    found = []
     for number, (history, table) in enumerate(zip(histories, tables, strict=True)):
-        if numbered != set(history.keys):
-            _number(session, given, history)
-            numbered = set(history.keys)
         with translated(session.server, table.name):
-            search = _search(session, history, table, given, as_known=as_known)
-            found.append(_features(search, history, given, number))
+            search = _search(session, history, table, given, number, as_known=as_known)
+            if search is not None and search.table is table:
+                _advise(search, given)
+            found.append(
+                _features(search, history, given)
+                if search
+                else _nothing(session, table, history, cutoffs.num_rows)
+            )
+        advance(cutoffs.num_rows)
     return found
 
 
-def _load(
-    session: Session, cutoffs: pa.Table, timestamp: str, histories: Sequence[History]
-) -> _Cutoffs:
-    """Copy to the server what the search needs of the cut-offs."""
-    keys = tuple(sorted({key for history in histories for key in history.keys}))
-    given = _Cutoffs(cutoffs, keys, {})
-    narrow = cutoffs.select(list(keys)).rename_columns(list(map(given.key, keys)))
-    narrow = narrow.append_column("row", pa.array(np.arange(cutoffs.num_rows)))
-    narrow = narrow.append_column("cutoff", to_microseconds(cutoffs[timestamp]))
-    with translated(session.server, "the cut-offs"):
-        session.run("DROP TABLE IF EXISTS asof_given")
-        session.load("asof_given", narrow)
-        session.run("ANALYZE asof_given")
-        kinds = session.fetch(
-            "SELECT attname::text AS name, format_type(atttypid, NULL) AS kind FROM pg_attribute "
-            "WHERE attrelid = 'pg_temp.asof_given'::regclass AND attnum > 0"
-        ).to_pylist()
-    found = {row["name"]: row["kind"] for row in kinds}
-    return _Cutoffs(narrow, keys, {name: found[given.key(name)] for name in keys})
-
-
-def _number(session: Session, given: _Cutoffs, history: History) -> None:
-    """Give each key a number, so that all that follows compares one integer."""
-    parts = [given.key(name) for name in history.keys]
-    known = ["cutoff IS NOT NULL", *(f"{part} IS NOT NULL" for part in parts)]
-    columns = ", ".join(["true AS known", *parts])
-    equal = ["true", *(f"given.{part} = keys.{part}" for part in parts)]
-    for statement in (
-        "DROP TABLE IF EXISTS asof_cutoffs, asof_keys",
-        f"""
-        CREATE TEMP TABLE asof_keys AS
-        SELECT *, (row_number() OVER ())::integer AS key
-        FROM (SELECT DISTINCT {columns} FROM asof_given WHERE {" AND ".join(known)}) AS given
-        """,
-        f"""
-        CREATE TEMP TABLE asof_cutoffs AS
-        SELECT given.row, given.cutoff, keys.*
-        FROM asof_given AS given JOIN asof_keys AS keys ON {" AND ".join(equal)}
-        WHERE given.cutoff IS NOT NULL
-        """,
-        "ANALYZE asof_keys",
-        "ANALYZE asof_cutoffs",
-    ):
-        session.run(statement)
-
-
 def _search(
-    session: Session, history: History, table: Table, given: _Cutoffs, *, as_known: bool
+    session: Session,
+    history: History,
+    table: Table,
+    given: Given,
+    number: int,
+    *,
+    as_known: bool,
 ) -> Search | None:
     """What has to be searched; nothing, where nothing can be found."""
     if not table.exists:
         return None
     times = [history.event, history.created] if history.created else [history.event]
-    check(table, [*history.keys.values(), *history.features.values()], times)
-    if any(
-        given.table[name].null_count == given.table.num_rows
-        for name in ["cutoff", *map(given.key, history.keys)]
-    ):
+    names = [*history.keys.values(), *history.features.values()]
+    check(table, names, times)
+    if not given.finds(history):
         return None
     for name, column in history.keys.items():
-        asked, there = given.kinds[name], table.columns[column]
+        asked, there = given.kind(name), table.columns[column]
         if (asked in TEXTS) != (there in TEXTS):
             raise DataError(
                 f"key '{name}' is {asked} in the cut-offs, but '{column}' is {there} in "
                 f"{table.name}; give them one type"
             )
-    return Search(
-        session,
-        table,
-        tuple(Key(given.key(k), given.kinds[k], column) for k, column in history.keys.items()),
-        history.event,
-        history.created,
-        history.life,
-        as_known,
+    keys = [Key(k, given.key(k), given.kind(k), column) for k, column in history.keys.items()]
+    search = Search(
+        session, table, tuple(keys), history.event, history.created, history.life, as_known,
+        given.span,
+    )  # fmt: skip
+    return replace(
+        search, table=placed(session, table, [*names, *times], search.in_reach(), number)
     )
 
 
-def _features(search: Search | None, history: History, given: _Cutoffs, number: int) -> Columns:
+def _nothing(session: Session, table: Table, history: History, size: int) -> Columns:
+    """The columns of `history` as null, of the types that they would have."""
+    if not table.exists:
+        return [(name, pa.nulls(size).cast(kind)) for name, kind in history.types.items()]
+    values = [
+        f"{table.value(column)} AS f{n}" for n, column in enumerate(history.features.values())
+    ]
+    empty = session.fetch(f"SELECT {', '.join(values)} FROM {table.sql} AS s LIMIT 0")
+    columns = [pa.nulls(size, field.type) for field in empty.schema]
+    return list(zip(history.features, columns, strict=True))
+
+
+def _features(search: Search, history: History, given: Given) -> Columns:
     """The columns of `history`, each as long as the cut-offs."""
     size = given.table.num_rows
-    if search is None:
-        return [(name, pa.nulls(size).cast(kind)) for name, kind in history.types.items()]
-    times = [history.event, *filter(None, [history.created])]
-    names = [*history.keys.values(), *times, *history.features.values()]
-    table = search.run(names, number, size)
-    features = "".join(f", {table.value(column)}" for column in history.features.values())
-    rows = search.session.fetch(
-        f"SELECT matches.row{features} FROM {table.sql} AS s "
-        "JOIN asof_matches AS matches ON s.ctid = matches.place"
-    )
-    return _in_order(history, rows, size)
+    rows = search.table.rows or count(search.session, search.table)
+    features = list(history.features.values())
+    if size * ROWS_PER_LOOK < rows and search.is_indexed():
+        given.copy()
+        columns = in_order(search.look(features), size)
+    elif size * ROWS_PER_CUTOFF >= rows and is_comparable(search, given):
+        columns = scanned(search, given, features)
+    else:
+        given.number(history)
+        columns = in_order(search.merge(features), size)
+    return list(zip(history.features, columns, strict=True))
 
 
-def _in_order(history: History, found: pa.Table, size: int) -> Columns:
-    """Put the rows found into the order of the cut-offs, with null where there is none."""
-    places = np.full(size, -1)
-    places[found.column(0).to_numpy()] = np.arange(found.num_rows)
-    order = pa.array(places, mask=places < 0)
-    return [
-        (feature, found.column(index).combine_chunks().take(order))
-        for index, feature in enumerate(history.features, start=1)
-    ]
+def _advise(search: Search, given: Given) -> None:
+    """Say that a table has no index, where one would be looked into."""
+    table, keys = search.table, [key.column for key in search.keys]
+    few = given.table.num_rows * ROWS_PER_LOOK < table.rows
+    if few and search.has_common_types() and not search.is_indexed():
+        statement = index(table.sql, keys, search.event, search.created)
+        _warn(f"{table.name} has no index for point-in-time joins, which read it all: {statement};")
+
+
+@cache
+def _warn(text: str) -> None:
+    """Say `text` once."""
+    logging.getLogger(__name__).warning(text)

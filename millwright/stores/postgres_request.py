@@ -1,21 +1,31 @@
 """What Feast asks of the PostgreSQL store, in the store's own terms."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
 
 import pandas as pd
 import pyarrow as pa
-from feast import FeatureView, RepoConfig
+from feast import FeatureView, FileSource, RepoConfig
 from feast.data_source import DataSource
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import (
     PostgreSQLSource,
 )
-from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 
 from millwright.errors import ConfigurationError, InputError
+from millwright.stores.places import Place
 from millwright.stores.postgres_join import TableHistory
 from millwright.stores.postgres_server import Server, connect
+from millwright.stores.postgres_span import TIMESTAMP, of_span
 from millwright.stores.postgres_tables import Source, find_query, read_all
-from millwright.stores.request import batch_source, cutoffs_of_frame, history_of
+from millwright.stores.request import (
+    batch_source,
+    cutoffs_of_frame,
+    history_of,
+    place_of,
+    timestamp_of,
+    widest,
+)
 
 
 def server_of(config: RepoConfig) -> Server:
@@ -38,23 +48,29 @@ def server_of(config: RepoConfig) -> Server:
     )
 
 
-def cutoffs_of(server: Server, entity_df: object) -> tuple[pa.Table, str]:
+def cutoffs_of(
+    server: Server,
+    entity_df: object,
+    histories: Sequence[TableHistory],
+    span: Callable[[], tuple[datetime, datetime]],
+) -> tuple[pa.Table, str]:
     """The rows that features are asked for, and the name of their times.
 
-    Times that are written as text become times; all else stays as it is.
+    Times that are written as text become times; all else stays as it is. Without an `entity_df`
+    they are the rows of a `span`.
     """
+    if isinstance(entity_df, pd.DataFrame):
+        return cutoffs_of_frame(entity_df)
     if isinstance(entity_df, str):
         with connect(server) as session:
-            query = find_query(session, entity_df, "entity_df")
-            rows = read_all(session, query)
-        return rows, infer_event_timestamp_from_entity_df(
-            rows.schema.empty_table().to_pandas().dtypes.to_dict()
-        )
-    if not isinstance(entity_df, pd.DataFrame):
-        raise InputError(
-            "this offline store takes no spans of time; pass entity_df as a DataFrame or a query"
-        )
-    return cutoffs_of_frame(entity_df)
+            rows = read_all(session, find_query(session, entity_df, "entity_df"))
+        return rows, timestamp_of(rows)
+    if entity_df is not None:
+        kind = type(entity_df).__name__
+        raise InputError(f"entity_df is a {kind}; pass a DataFrame, a query, or none")
+    keys, complete = widest(histories)
+    with connect(server) as session:
+        return of_span(session, complete, keys, span()), TIMESTAMP
 
 
 def histories_of(
@@ -91,3 +107,20 @@ def table_of(source: DataSource) -> str:
     if found.query:
         raise ConfigurationError(f"source '{source.name}' is a query; rows go into a table only")
     return found.name
+
+
+def of_dummy(rows: pa.Table) -> pa.Table:
+    """Rows of a view without entities, for which Feast has an entity of its own."""
+    if DUMMY_ENTITY_ID in rows.column_names:
+        return rows
+    return rows.append_column(DUMMY_ENTITY_ID, pa.array([DUMMY_ENTITY_VAL] * rows.num_rows))
+
+
+def staging_of(config: RepoConfig) -> Place | None:
+    """Where results are exported to, if that is configured."""
+    store = config.offline_store
+    if not store.staging_location:
+        return None
+    endpoint = store.staging_location_endpoint_override or None
+    source = FileSource(path=store.staging_location, s3_endpoint_override=endpoint)
+    return place_of(source, config.repo_path)

@@ -1,13 +1,14 @@
 """Which row of a table counts at each cut-off: the search of `postgres_join`, in SQL."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+
+import pyarrow as pa
 
 from millwright.sql import quoted
 from millwright.stores.postgres_server import Session
-from millwright.stores.postgres_tables import MOMENT, Table, has_index, placed
+from millwright.stores.postgres_tables import MOMENT, Table, has_index
 
-# A look into the index takes as long as merging so many rows, and much longer from a cold disk.
-ROWS_PER_LOOK = 8
 LONGEST = 4000 * 365 * 86_400_000_000  # microseconds; PostgreSQL's calendar begins in 4713 BC
 # Types with an order in common: an index of one finds the values of another.
 ORDERS = ({"text", "character varying"}, {"smallint", "integer", "bigint"})
@@ -15,8 +16,9 @@ ORDERS = ({"text", "character varying"}, {"smallint", "integer", "bigint"})
 
 @dataclass(frozen=True)
 class Key:
-    """A column `asked` of the cut-offs, of the type `kind`, and the `column` of the table."""
+    """The key `name`, `asked` in SQL and of the type `kind`, and the `column` of the table."""
 
+    name: str
     asked: str
     kind: str
     column: str
@@ -24,10 +26,10 @@ class Key:
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched: for each row of `asof_cutoffs` one of `table`.
+    """What is searched: for each cut-off one row of `table`, which has places.
 
-    `asof_keys` numbers the keys of the cut-offs. With `as_known` a row is visible only once it was
-    created. `life` is in microseconds.
+    With `as_known` a row is visible only once it was created. `life` is in microseconds, as are
+    the first and the last cut-off, the `span`.
     """
 
     session: Session
@@ -37,29 +39,18 @@ class Search:
     created: str | None
     life: int
     as_known: bool
+    span: tuple[int, int]
 
-    def run(self, names: list[str], number: int, cutoffs: int) -> Table:
-        """Put the places of the rows found into `asof_matches`.
+    def has_common_types(self) -> bool:
+        """Whether the keys of cut-offs and rows are of types that compare alike everywhere."""
+        return all(_in_one_order(key.kind, self.table.columns[key.column]) for key in self.keys)
 
-        The places are those of the table that is returned: `table`, or a copy of its columns
-        `names`, which is told from others of its transaction by `number`.
-        """
-        table = placed(self.session, self.table, names, self._in_reach(), number)
-        self.session.run("DROP TABLE IF EXISTS asof_versions, asof_matches")
-        if cutoffs * ROWS_PER_LOOK < self.table.rows and self._is_indexed():
-            self._look()
-        else:
-            self._merge(table)
-        self.session.run("ANALYZE asof_matches")
-        return table
-
-    def _is_indexed(self) -> bool:
+    def is_indexed(self) -> bool:
         """Whether the index can find keys of the types that the cut-offs have."""
         columns = self.table.columns
         times = [self.event, self.created] if self.created else [self.event]
         return (
-            self.table.has_places
-            and all(_in_one_order(key.kind, columns[key.column]) for key in self.keys)
+            self.has_common_types()
             and all(columns[time] == MOMENT for time in times)
             and has_index(self.session, self.table, [key.column for key in self.keys], self.event)
         )
@@ -74,15 +65,17 @@ class Search:
             return "true"
         return f"{event} >= {cutoff} - interval '{self.life} microseconds'"
 
-    def _in_reach(self) -> str:
+    def in_reach(self) -> str:
         """A condition that holds for the rows `s` that some cut-off may find."""
-        event = self.table.time(self.event)
-        first = "(SELECT min(cutoff) FROM asof_cutoffs)"
-        last = "(SELECT max(cutoff) FROM asof_cutoffs)"
+        event, (first, last) = self.table.time(self.event), map(_moment, self.span)
         return f"{event} <= {last} AND {self._alive(event, first)}"
 
-    def _look(self) -> None:
-        """Look each cut-off up in the index."""
+    def look(self, features: Iterable[str]) -> pa.Table:
+        """The numbers of the rows of `asof_given` that find one, and the `features` of that.
+
+        Each cut-off is looked up in the index, key by key and time by time, so that one finds in
+        memory what the one before it has read.
+        """
         event = self.table.time(self.event)
         visible = [f"{event} <= asked.cutoff", self._alive(event, "asked.cutoff")]
         order = [f"{event} DESC"]
@@ -90,25 +83,42 @@ class Search:
             created = self.table.time(self.created)
             order.append(f"{created} DESC NULLS LAST")
             visible += [f"{created} <= asked.cutoff"] if self.as_known else []
+        values = [f"{self.table.value(column)} AS f{n}" for n, column in enumerate(features)]
+        keys = [key.asked for key in self.keys]
         # Without statistics PostgreSQL might scan the table once for each cut-off.
         self.session.run("SET LOCAL enable_seqscan = off")
         self.session.run("SET LOCAL enable_bitmapscan = off")
-        self.session.run(
+        found = self.session.fetch(
             f"""
-            CREATE TEMP TABLE asof_matches AS
-            SELECT asked.row, found.place
-            FROM asof_cutoffs AS asked CROSS JOIN LATERAL (
-                SELECT s.ctid AS place FROM {self.table.sql} AS s
+            SELECT asked.row, found.*
+            FROM (
+                SELECT * FROM asof_given WHERE cutoff IS NOT NULL
+                ORDER BY {", ".join([*keys, "cutoff"])}
+            ) AS asked CROSS JOIN LATERAL (
+                SELECT {", ".join(values)} FROM {self.table.sql} AS s
                 WHERE {" AND ".join([*self._equal("asked"), *visible])}
                 ORDER BY {", ".join([*order, "s.ctid DESC"])} LIMIT 1
             ) AS found
             """
         )
-        self.session.run("SET LOCAL enable_seqscan = on")
-        self.session.run("SET LOCAL enable_bitmapscan = on")
+        self.session.run("SET LOCAL enable_seqscan TO DEFAULT")
+        self.session.run("SET LOCAL enable_bitmapscan TO DEFAULT")
+        return found
 
-    def _merge(self, table: Table) -> None:
-        """Merge the cut-offs with all rows of `table` that they may find."""
+    def merge(self, features: Iterable[str]) -> pa.Table:
+        """As `look`, but merge `asof_cutoffs` with all rows that they may find, by `asof_keys`."""
+        self.session.run("DROP TABLE IF EXISTS asof_versions, asof_matches")
+        self._merge()
+        self.session.run("ANALYZE asof_matches")
+        values = "".join(f", {self.table.value(c)} AS f{n}" for n, c in enumerate(features))
+        return self.session.fetch(
+            f"SELECT matches.row{values} FROM {self.table.sql} AS s "
+            "JOIN asof_matches AS matches ON s.ctid = matches.place"
+        )
+
+    def _merge(self) -> None:
+        """Put the number of each cut-off that finds a row, and that one's place, together."""
+        table = self.table
         event = table.time(self.event)
         created = table.time(self.created) if self.created else "NULL::timestamptz"
         both = self.as_known and self.created is not None
@@ -123,7 +133,7 @@ class Search:
                 ) AS number
             FROM {table.sql} AS s JOIN asof_keys AS keys
                 ON {" AND ".join(self._equal("keys"))}
-            WHERE {" AND ".join([self._in_reach(), *known])}
+            WHERE {" AND ".join([self.in_reach(), *known])}
             """
         )
         self.session.run("ANALYZE asof_versions")
@@ -147,6 +157,10 @@ class Search:
             WHERE merged.row IS NOT NULL AND {self._alive("versions.event", "merged.moment")}
             """
         )
+
+
+def _moment(microseconds: int) -> str:
+    return f"(timestamptz 'epoch' + interval '{microseconds} microseconds')"
 
 
 def _in_one_order(one: str, other: str) -> bool:

@@ -80,16 +80,14 @@ class Session:
         """The rows of a query. `sql` may only select, because it is wrapped into a COPY."""
         self._cursor.execute(sql)
         rows: pa.Table = self._cursor.fetch_arrow_table()
-        # The driver notes PostgreSQL's types on the columns, and Arrow compares such notes.
-        plain = [pa.field(column.name, column.type) for column in rows.schema]
-        return rows.cast(pa.schema(plain))
+        return rows.cast(_plain(rows.schema))
 
     def snapshot(self) -> str:
         """What this transaction sees, for others to see the same for as long as it lasts."""
         name: str = self.fetch("SELECT pg_export_snapshot() AS name")["name"][0].as_py()
         return name
 
-    def load(self, name: str, rows: pa.Table) -> None:
+    def load(self, name: str, rows: pa.Table | pa.RecordBatchReader) -> None:
         """Copy `rows` into a new temporary table."""
         self._cursor.adbc_ingest(name, rows, mode="create", temporary=True)
 
@@ -108,11 +106,12 @@ def connect(
         DataError: the server refuses something else.
     """
     try:
-        connection = dbapi.connect(server.parameters)
+        # The driver begins its transactions twice once it has copied rows in; this one is ours.
+        connection = dbapi.connect(server.parameters, autocommit=True)
     except adbc_driver_manager.Error as err:
         raise _refused(err, server) from err
     with connection, connection.cursor() as cursor, translated(server, server.place):
-        cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+        cursor.execute(f"BEGIN ISOLATION LEVEL {isolation}")
         if snapshot:
             cursor.execute(f"SET TRANSACTION SNAPSHOT {literal(snapshot)}")
         cursor.execute("SET TimeZone = 'UTC'")
@@ -120,7 +119,7 @@ def connect(
         cursor.execute(f"SET work_mem = '{WORK_MEMORY}'")
         cursor.execute("SET jit = off")  # it compiles longer than these queries take
         yield Session(cursor, server)
-        connection.commit()
+        cursor.execute("COMMIT")
 
 
 @contextmanager
@@ -130,11 +129,18 @@ def translated(server: Server, thing: str) -> Iterator[None]:
         yield
     except adbc_driver_manager.Error as err:
         reason = _reason(err, server)
+        if isinstance(err, adbc_driver_manager.NotSupportedError):
+            raise DataError(f"{thing}: {reason}") from err
         if err.sqlstate is None or err.sqlstate.startswith(TROUBLE):
             raise MillwrightError(
                 f"PostgreSQL at {server.place} broke off: {reason}; run this again when it is well"
             ) from err
         raise DataError(f"{thing}: {reason}") from err
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """`schema` without the driver's notes of PostgreSQL's types, which Arrow would compare."""
+    return pa.schema([pa.field(column.name, column.type) for column in schema])
 
 
 def _refused(err: adbc_driver_manager.Error, server: Server) -> MillwrightError:

@@ -114,7 +114,7 @@ def find_query(session: Session, query: str, name: str, number: int = 0) -> Tabl
     view = f"asof_query_{number}"
     shown = f"the query of '{name}' in {session.server.place}"
     with translated(session.server, shown):
-        session.run(f"CREATE TEMP VIEW {view} AS\n{query.strip().rstrip(';')}")
+        session.run(f"CREATE OR REPLACE TEMP VIEW {view} AS\n{query.strip().rstrip(';')}")
     return _described(session, shown, view)
 
 
@@ -126,11 +126,18 @@ def placed(
         return table
     copy = f"asof_copy_{number}"
     chosen = ", ".join(f"s.{quoted(name)}" for name in dict.fromkeys(names))
+    session.run(f"DROP TABLE IF EXISTS {copy}")
     session.run(
         f"CREATE TEMP TABLE {copy} AS SELECT {chosen} FROM {table.sql} AS s WHERE {condition}"
     )
     session.run(f"ANALYZE {copy}")
     return Table(table.name, copy, table.columns)
+
+
+def count(session: Session, table: Table) -> int:
+    """How many rows there are, where PostgreSQL has not counted them for itself."""
+    found: int = session.fetch(f"SELECT count(*) AS n FROM {table.sql} AS s")["n"][0].as_py()
+    return found
 
 
 def check(table: Table, names: Iterable[str], times: Iterable[str]) -> None:
@@ -214,7 +221,7 @@ def read(
     with translated(session.server, table.name):
         return session.fetch(
             f"SELECT {_selected(table, names)} FROM {table.sql} AS s "
-            f"WHERE {_in_span(table, timestamp, span)} {order}"
+            f"WHERE {in_span(table, timestamp, span)} {order}"
         )
 
 
@@ -237,7 +244,7 @@ def read_latest(
         return _nothing(names, set(times))
     check(table, [*keys, *names], times)
     with translated(session.server, table.name):
-        within = _in_span(table, timestamp, span)
+        within = in_span(table, timestamp, span)
         table = placed(session, table, [*keys, *names, *times], within, 0)
         known = [within, *(f"s.{quoted(key)} IS NOT NULL" for key in keys)]
         identity = [f"s.{quoted(key)}" for key in keys]
@@ -277,7 +284,8 @@ def _selected(table: Table, names: Iterable[str]) -> str:
     return ", ".join(f"{table.value(name)} AS {quoted(name)}" for name in dict.fromkeys(names))
 
 
-def _in_span(table: Table, timestamp: str, span: tuple[datetime | None, datetime | None]) -> str:
+def in_span(table: Table, timestamp: str, span: tuple[datetime | None, datetime | None]) -> str:
+    """A condition that holds for rows `s` whose `timestamp` is in `span`, ends included."""
     time = table.time(timestamp)
     conditions = [f"{time} IS NOT NULL"]
     for sign, end in zip((">=", "<="), span, strict=True):

@@ -1,6 +1,8 @@
 """Rows written into PostgreSQL by COPY, whole or not at all."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 
 import pyarrow as pa
 
@@ -16,6 +18,7 @@ from millwright.stores.postgres_tables import (
     parts,
 )
 
+JSON = ("json", "jsonb")
 MANY = 10_000  # rows that change what PostgreSQL's planner should know of a table
 
 
@@ -23,7 +26,7 @@ def append(
     server: Server,
     name: str,
     rows: pa.Table,
-    keys: Sequence[str],
+    keys: Sequence[str] | None,
     event: str,
     created: str | None,
     types: Mapping[str, pa.DataType],
@@ -31,16 +34,17 @@ def append(
     """Append `rows` to the table called `name`; columns go by name, times without a zone are UTC.
 
     A row of the key, event time and created time of one that is there takes its place, so that
-    writing a batch once more changes nothing; of such rows within `rows` the last one counts. A
-    table that is not there yet is created with the columns and `types`, and an index for the
-    join. Writers wait for each other; readers see all of the rows, or none.
+    writing a batch once more changes nothing; of such rows within `rows` the last one counts. With
+    `keys` of None every row is one more. A table that is not there yet is created with the columns
+    and `types`, and an index for the join. What Arrow nests becomes JSON. Writers wait for each
+    other; readers see all of the rows, or none.
 
     Raises:
         DataError: `rows` lack a column of `types`, or have one that the table lacks.
     """
     times = [event, *filter(None, [created])]
     _check_rows(name, rows, [*types], times)
-    given = _in_utc(rows, times)
+    given = _without_nesting(_in_utc(rows, times))
     shown = f"table {name} in {server.place}"
     with connect(server, isolation="READ COMMITTED") as session, translated(server, shown):
         table = find_table(session, name)
@@ -53,14 +57,17 @@ def append(
                 )
         session.load("asof_new", _numbered(given))
         session.run(f"LOCK TABLE {table.sql} IN SHARE ROW EXCLUSIVE MODE")
-        _replace(session, table, rows.column_names, [*keys, *times])
-        ensure_index(session, name, keys, event, created)
+        if keys is None:
+            _insert(session, table, rows.column_names)
+        else:
+            _replace(session, table, rows.column_names, [*keys, *times])
+            ensure_index(session, name, keys, event, created)
         if rows.num_rows >= MANY:
             session.run(f"ANALYZE {table.sql}")
 
 
-def save(server: Server, name: str, rows: pa.Table, *, overwrite: bool) -> bool:
-    """Make `rows` the table called `name`, and say whether that was done.
+def save(server: Server, name: str, batches: Iterator[pa.RecordBatch], *, overwrite: bool) -> bool:
+    """Make rows, of which there is at least one batch, the table called `name`, and say if so.
 
     A table that is there already is replaced with `overwrite`, and otherwise left alone.
     """
@@ -68,7 +75,10 @@ def save(server: Server, name: str, rows: pa.Table, *, overwrite: bool) -> bool:
         table = find_table(session, name)
         if table.exists and not overwrite:
             return False
-        session.load("asof_new", rows)
+        parts = (_without_nesting(pa.Table.from_batches([batch])) for batch in batches)
+        first = next(parts)
+        rest = (batch for part in chain([first], parts) for batch in part.to_batches())
+        session.load("asof_new", pa.RecordBatchReader.from_batches(first.schema, rest))
         _create_schema(session, name)
         session.run(f"DROP TABLE IF EXISTS {table.sql}")
         session.run(f"CREATE TABLE {table.sql} AS SELECT * FROM asof_new")
@@ -104,11 +114,33 @@ def _numbered(rows: pa.Table) -> pa.Table:
 def _create(session: Session, name: str, types: Mapping[str, pa.DataType]) -> Table:
     """Create an empty table with the types that COPY gives to Arrow's."""
     _create_schema(session, name)
-    session.load("asof_empty", pa.schema(list(types.items())).empty_table())
+    session.load("asof_empty", _without_nesting(pa.schema(list(types.items())).empty_table()))
+    for column, kind in types.items():
+        if _is_nested(kind):
+            session.run(
+                f"ALTER TABLE asof_empty ALTER {quoted(column)} TYPE jsonb "
+                f"USING {quoted(column)}::jsonb"
+            )
     sql = ".".join(map(quoted, parts(name)))
     session.run(f"CREATE TABLE IF NOT EXISTS {sql} (LIKE asof_empty)")
     session.run("DROP TABLE asof_empty")
     return find_table(session, name)
+
+
+def _is_nested(kind: pa.DataType) -> bool:
+    """Whether COPY has no type for it: a struct, a map, or a list of such or of lists."""
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _is_nested(kind.value_type) or pa.types.is_list(kind.value_type)
+    return pa.types.is_struct(kind) or pa.types.is_map(kind)
+
+
+def _without_nesting(rows: pa.Table) -> pa.Table:
+    for place, field in enumerate(rows.schema):
+        if _is_nested(field.type):
+            values = rows.column(place).to_pylist(maps_as_pydicts="strict")
+            texts = [None if value is None else json.dumps(value, default=str) for value in values]
+            rows = rows.set_column(place, field.name, pa.array(texts, pa.string()))
+    return rows
 
 
 def _create_schema(session: Session, name: str) -> None:
@@ -118,18 +150,28 @@ def _create_schema(session: Session, name: str) -> None:
 
 def _replace(session: Session, table: Table, names: Sequence[str], identity: Sequence[str]) -> None:
     same = " AND ".join(f"s.{quoted(name)} = n.{quoted(name)}" for name in identity)
-    columns = ", ".join(map(quoted, names))
     chosen = ", ".join(f"n.{quoted(name)}" for name in names)
     distinct = ", ".join(f"n.{quoted(name)}" for name in identity)
     session.run("ANALYZE asof_new")
     session.run(f"DELETE FROM {table.sql} AS s USING asof_new AS n WHERE {same}")
-    session.run(
-        f"""
-        INSERT INTO {table.sql} ({columns})
-        SELECT {columns} FROM (
+    _insert(
+        session,
+        table,
+        names,
+        f"""(
             SELECT DISTINCT ON ({distinct}) {chosen}, n.asof_row FROM asof_new AS n
             ORDER BY {distinct}, n.asof_row DESC
-        ) AS newest
-        ORDER BY asof_row
-        """
+        )""",
+    )
+
+
+def _insert(session: Session, table: Table, names: Sequence[str], given: str = "asof_new") -> None:
+    """Insert rows of `given`; JSON comes as text."""
+    values = [
+        f"{quoted(name)}::{table.columns[name]}" if table.columns[name] in JSON else quoted(name)
+        for name in names
+    ]
+    session.run(
+        f"INSERT INTO {table.sql} ({', '.join(map(quoted, names))}) "
+        f"SELECT {', '.join(values)} FROM {given} AS given ORDER BY asof_row"
     )

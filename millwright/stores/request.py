@@ -1,20 +1,27 @@
 """What Feast asks of an offline store, in the terms of a point-in-time join."""
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from feast import FeatureView
+from feast import FeatureView, FileSource
+from feast.data_format import ParquetFormat
 from feast.data_source import DataSource
 from feast.infra.offline_stores.offline_store import RetrievalMetadata
 from feast.infra.offline_stores.offline_utils import infer_event_timestamp_from_entity_df
 from feast.types import from_feast_to_pyarrow_type
-from feast.utils import _parse_feature_ref
+from feast.utils import _parse_feature_ref, compute_non_entity_date_range
 
 from millwright.errors import ConfigurationError, InputError
-from millwright.stores.asof_join import to_microseconds
+from millwright.stores.asof_join import History, to_microseconds
+from millwright.stores.places import SCHEME, Place, S3Place
+
+AnyHistory = TypeVar("AnyHistory", bound=History)
 
 
 def cutoffs_of_frame(entity_df: pd.DataFrame) -> tuple[pa.Table, str]:
@@ -31,6 +38,37 @@ def cutoffs_of_frame(entity_df: pd.DataFrame) -> tuple[pa.Table, str]:
         return pa.Table.from_pandas(entity_df, preserve_index=False), timestamp
     except (ValueError, TypeError, pa.ArrowException) as err:
         raise InputError(f"the entity frame cannot be read: {err}") from err
+
+
+def span_of(
+    views: list[FeatureView], span: Mapping[str, datetime | None]
+) -> tuple[datetime, datetime]:
+    """The span of time that is asked for without entities, ends included, in UTC.
+
+    It ends now, and begins the longest time to live before, or 30 days, unless `span` has
+    `end_date` and `start_date`. This is what Feast documents.
+    """
+    first, last = compute_non_entity_date_range(
+        views, start_date=span.get("start_date"), end_date=span.get("end_date")
+    )
+    return first.astimezone(UTC), last.astimezone(UTC)
+
+
+def widest(histories: Sequence[AnyHistory]) -> tuple[list[str], list[AnyHistory]]:
+    """The keys that tell the rows of a span of time apart, and the histories that have them all.
+
+    Raises:
+        InputError: none of them has all keys of the others.
+    """
+    chosen = max(histories, key=lambda history: len(history.keys))
+    for history in histories:
+        if not set(history.keys) <= set(chosen.keys):
+            raise InputError(
+                f"'{chosen.name}' and '{history.name}' are joined by different keys "
+                f"({', '.join(chosen.keys)}; {', '.join(history.keys)}), so a span of time does "
+                "not say which rows belong together; pass entity_df"
+            )
+    return sorted(chosen.keys), [each for each in histories if len(each.keys) == len(chosen.keys)]
 
 
 def batch_source(view: FeatureView) -> DataSource:
@@ -68,6 +106,58 @@ def history_of(
         "types": {f"{prefix}{name}": types[name] for name in asked},
         "time_to_live": view.ttl,
     }
+
+
+def place_of(source: DataSource, repository: Path | None) -> Place:
+    """Where the parquet of `source` is; a relative path begins at the feature repository."""
+    if not isinstance(source, FileSource):
+        raise ConfigurationError(
+            f"source '{source.name}' is a {type(source).__name__}; this store reads FileSource"
+        )
+    if source.file_format is not None and not isinstance(source.file_format, ParquetFormat):
+        raise ConfigurationError(f"source '{source.name}' is not parquet; write it as parquet")
+    if source.path.startswith(SCHEME):
+        return S3Place(source.path, source.s3_endpoint_override or None)
+    if "://" in source.path:
+        raise ConfigurationError(
+            f"source '{source.name}' is at {source.path}; this store reads folders of this machine "
+            "and s3://bucket/folder"
+        )
+    return Path(FileSource.get_uri_for_file_path(repository, source.path))
+
+
+def timestamp_of(cutoffs: pa.Table) -> str:
+    """Which column of rows that are no frame has the times, as Feast infers it."""
+    types = cutoffs.schema.empty_table().to_pandas().dtypes.to_dict()
+    return str(infer_event_timestamp_from_entity_df(types))
+
+
+@dataclass(frozen=True)
+class Written:
+    """What rows that are written to a source must have, with the source's names of columns."""
+
+    keys: list[str]
+    event: str
+    created: str | None
+    types: dict[str, pa.DataType]
+
+
+def written_by(view: FeatureView, rows: pa.Table) -> tuple[pa.Table, Written]:
+    """Rows that Feast gives with the names of `view`, with those of its source."""
+    source = batch_source(view)
+    original = {new: old for old, new in source.field_mapping.items()}
+    times = [source.timestamp_field, *filter(None, [source.created_timestamp_column])]
+    event, *created = [original.get(name, name) for name in times]
+    types = {
+        original.get(field.name, field.name): from_feast_to_pyarrow_type(field.dtype)
+        for field in [*view.entity_columns, *view.features]
+    }
+    return rows.rename_columns([original.get(name, name) for name in rows.column_names]), Written(
+        keys=[original.get(field.name, field.name) for field in view.entity_columns],
+        event=event,
+        created=created[0] if created else None,
+        types=types | dict.fromkeys([event, *created], pa.timestamp("us", tz="UTC")),
+    )
 
 
 def metadata_of(cutoffs: pa.Table, timestamp: str, references: Sequence[str]) -> RetrievalMetadata:

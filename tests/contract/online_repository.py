@@ -1,9 +1,10 @@
 """A small feature repository for the tests of the online side, on SQLite and on Redis."""
 
+import inspect
 import os
 import secrets
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -17,7 +18,7 @@ from feast.types import Float32, String
 from oracle import Row
 
 from millwright.materialization import materialize
-from millwright.stores import online_redis, online_sqlite
+from millwright.stores import online_load, online_redis, online_sqlite
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -158,10 +159,10 @@ def materialize_elsewhere(
     folder: str, now: datetime, ready: Event, go: Event, rows: int | None
 ) -> None:
     """What a process does that gets killed, or kills itself in the middle after so many `rows`."""
-    online_redis.ROWS_AT_ONCE = 7
+    online_load.ROWS_AT_ONCE, online_redis.ROWS_AT_ONCE = 7, 3
     if rows is not None:
         left = iter(range(rows))
-        for module, name in ((online_sqlite, "_key"), (online_redis, "_redis_key")):
+        for module, name in ((online_sqlite, "_records"), (online_redis, "_contents")):
             setattr(module, name, _deadly(getattr(module, name), left))
     store = FeatureStore(repo_path=folder)
     store.list_feature_views()
@@ -171,10 +172,13 @@ def materialize_elsewhere(
         materialize(store, ["readings", "notes"], now)
 
 
-def _deadly(function: Callable[..., bytes], left: Iterator[int]) -> Callable[..., bytes]:
-    def call(*arguments: object) -> bytes:
-        if next(left, None) is None:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
+def _deadly(function: Callable[..., Iterable[object]], left: Iterator[int]) -> object:
+    def records(*arguments: object) -> Iterator[object]:
+        for record in function(*arguments):
+            if next(left, None) is None:
+                os.kill(os.getpid(), signal.SIGKILL)
+            yield record
 
-    return call
+    if inspect.isgeneratorfunction(function):
+        return records
+    return lambda *arguments: list(records(*arguments))

@@ -22,7 +22,11 @@ from feast import (
     ValueType,
 )
 from feast.errors import SavedDatasetLocationAlreadyExists
-from feast.infra.offline_stores.file_source import SavedDatasetFileStorage
+from feast.feature_logging import LoggingConfig
+from feast.infra.offline_stores.file_source import (
+    FileLoggingDestination,
+    SavedDatasetFileStorage,
+)
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float32, Float64, Int64, String
 from hypothesis import given, settings
@@ -30,7 +34,9 @@ from hypothesis import strategies as st
 from oracle import Row, answer
 
 from millwright.errors import ConfigurationError, DataError, InputError
+from millwright.stores import places, retrieval
 from millwright.stores.asof import AsofDuckDBOfflineStore, AsofDuckDBOfflineStoreConfig
+from millwright.stores.retrieval import AsofRetrievalJob
 
 # Midnight before the clocks of Berlin go forward, at 01:00 UTC.
 START = datetime(2025, 3, 30, tzinfo=UTC)
@@ -450,10 +456,14 @@ def test_materialize_follows_the_names_of_the_source(store, folder):
 
 def test_what_the_store_cannot_answer_is_refused(store, folder):
     write(folder, "readings", [Row(("a",), START, START, (2.5, 1))])
-    with pytest.raises(InputError, match="takes no SQL; pass entity_df as a DataFrame"):
-        store.get_historical_features("SELECT 1", ["readings:load"])
-    with pytest.raises(InputError, match="takes no spans of time"):
-        store.get_historical_features(features=["readings:load"], start_date=START)
+    with pytest.raises(InputError, match="must be one SELECT"):
+        store.get_historical_features("DROP TABLE x; SELECT 1", ["readings:load"])
+    with pytest.raises(InputError, match="cannot be answered: Binder Error"):
+        store.get_historical_features("SELECT nothing", ["readings:load"])
+    with pytest.raises(InputError, match="joined by different keys"):
+        store.get_historical_features(
+            features=store.get_feature_service("pair"), start_date=START, full_feature_names=True
+        )
     with pytest.raises(InputError, match="no column 'machine_id', by which 'readings'"):
         store.get_historical_features(entities(START, machine=["a"]), ["readings:load"])
     with pytest.raises(InputError, match="two columns 'load'"):
@@ -487,6 +497,191 @@ def test_a_view_without_a_schema_is_inferred_from_the_files_and_not_their_folder
     assert [name for name, _ in columns] == [
         "machine_id", "event_timestamp", "created_timestamp", "load", "count",
     ]  # fmt: skip
+
+
+def test_a_query_may_name_files_and_the_sources_of_the_project(store, folder):
+    write(folder, "readings", [Row((k,), START, START, (v, 0)) for k, v in (("a", 1), ("b", 2))])
+    write(folder, "notes", [Row(("b",), START + HOUR, None, ("loud",))])
+    job = store.get_historical_features(
+        """SELECT event_timestamp, machine_id, 7 AS label FROM "notes_source" ORDER BY 1""",
+        ["readings:load", "notes:note"],
+    )
+    assert job.to_df().to_dict("records") == [
+        {"event_timestamp": pd.Timestamp(START + HOUR), "machine_id": "b", "label": 7,
+         "load": 2, "note": "loud"},
+    ]  # fmt: skip
+    query = f"""
+        SELECT event_timestamp AS moment, machine_id
+        FROM '{folder}/readings/*/*.parquet' ORDER BY machine_id DESC
+    """
+    result = store.get_historical_features(query, ["readings:load"]).to_arrow()
+    assert result.column_names == ["moment", "machine_id", "load"]
+    assert result["load"].to_pylist() == [2, 1]
+
+
+def test_without_entities_every_time_of_the_span_at_which_there_is_a_row_is_a_row(store, folder):
+    late = START + 2 * HOUR
+    write(folder, "readings", [
+        Row(("b",), START, START, (2, 0)),
+        Row(("a",), START, START, (1, 0)),
+        Row(("a",), START, START + HOUR, (9, 0)),
+        Row(("a",), late, late, (3, 0)),
+        Row(("a",), START - TICK, START, (4, 0)),
+        Row(("a",), late + TICK, late, (5, 0)),
+        Row((None,), START, START, (6, 0)),
+    ])  # fmt: skip
+    write(folder, "notes", [Row(("a",), START + HOUR, None, ("loud",))])
+    span = {"start_date": START, "end_date": late}
+    for as_known, first in ((False, 9), (True, 1)):
+        result = store.get_historical_features(
+            features=["readings:load", "notes:note"], filter_by_created_timestamp=as_known, **span
+        ).to_arrow()
+        assert result.to_pydict() == {
+            "event_timestamp": [START, START, START + HOUR, late],
+            "machine_id": ["a", "b", "a", "a"],
+            "load": [first, 2, 9, 3],
+            "note": [None, None, "loud", "loud"],
+        }
+
+
+def test_views_with_fewer_keys_are_joined_to_the_rows_of_a_span(store, folder):
+    write(folder, "parts", [Row(("a", 2), START, START, (20,)), Row(("a", 1), START, START, (10,))])
+    write(folder, "readings", [Row(("a",), START - HOUR, START, (1, 0))])
+    result = store.get_historical_features(
+        features=["parts:wear", "readings:load"], start_date=START - HOUR, end_date=START
+    ).to_arrow()
+    assert result.column_names == ["event_timestamp", "machine_id", "slot", "wear", "load"]
+    assert [result[name].to_pylist() for name in ("slot", "wear", "load")] == [
+        [1, 2], [10, 20], [1, 1],
+    ]  # fmt: skip
+
+
+def test_a_span_without_rows_and_files_is_answered_without_rows(store, folder):
+    job = store.get_historical_features(features=["readings:load"], start_date=START)
+    assert job.to_df().columns.tolist() == ["event_timestamp", "machine_id", "load"]
+    assert len(job.to_df()) == 0
+
+
+def test_batches_are_the_table_with_on_demand_features_of_their_declared_type(store, folder):
+    write(folder, "readings", [Row(("a",), START, START, (2.5, 1))])
+    frame = entities(*[START] * 5, machine_id=list("abaab"), limit=[1.0, 2.0, 3.0, 4.0, 5.0])
+    job = store.get_historical_features(frame, ["readings:load", "overload:excess"])
+    batches = list(job.to_arrow_batches(2))
+    assert [batch.num_rows for batch in batches] == [2, 2, 1]
+    assert pa.Table.from_batches(batches).to_pydict() == job.to_arrow().to_pydict()
+    assert batches[-1].schema.field("excess").type == pa.float64()
+
+
+@on_demand_feature_view(sources=[readings], schema=[Field(name="half", dtype=Int64)], mode="pandas")
+def halves(inputs: pd.DataFrame) -> pd.DataFrame:
+    return pd.DataFrame({"half": inputs["load"] / 2})
+
+
+def test_an_on_demand_feature_of_another_type_than_declared_is_named(store, folder):
+    write(folder, "readings", [Row(("a",), START, START, (1, 1))])
+    job = AsofRetrievalJob(
+        lambda: pa.table({"load": [1.0]}), None, None, [halves], full_feature_names=False
+    )
+    with pytest.raises(DataError, match="'halves' gives double for 'half', which is no int64"):
+        list(job.to_arrow_batches())
+
+
+def test_a_result_is_exported_as_parts_or_not_at_all(store, folder, monkeypatch):
+    write(folder, "readings", [Row(("a",), START, START, (2.5, 1))])
+    job = store.get_historical_features(entities(START, machine_id=["a"]), ["readings:load"])
+    assert not job.supports_remote_storage_export()
+    with pytest.raises(ConfigurationError, match="'staging_location'"):
+        job.to_remote_storage()
+    monkeypatch.setattr(store.config.offline_store, "staging_location", str(folder / "staging"))
+    frame = entities(*[START] * 3, machine_id=["a", "b", "a"])
+    job = store.get_historical_features(frame, ["readings:load"])
+    assert job.supports_remote_storage_export()
+    monkeypatch.setattr(retrieval, "ROWS_AT_ONCE", 2)
+    paths = job.to_remote_storage()
+    assert [pq.read_table(path)["load"].to_pylist() for path in paths] == [[2.5, None], [2.5]]
+    monkeypatch.setattr(places, "write_parquet", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        job.to_remote_storage()
+    assert len(list((folder / "staging").iterdir())) == 1
+
+
+def frame_of(*rows: Row) -> pd.DataFrame:
+    return _table("readings", rows).to_pandas()
+
+
+def test_rows_written_to_a_folder_are_a_file_of_their_own_once(store, folder):
+    write(folder, "readings", [Row(("a",), START, START, (1, 1))])
+    second = frame_of(Row(("a",), START + HOUR, START + HOUR, (2, None)))
+    third = frame_of(Row(("a",), START + HOUR, START + HOUR, (3, 3)))
+    for rows in (second, third, second):
+        store.write_to_offline_store("readings", rows)
+    frame = entities(START, START + HOUR, machine_id=["a", "a"])
+    job = store.get_historical_features(frame, ["readings:load"])
+    assert job.to_df()["load"].tolist() == [1, 3]
+    names = sorted(path.name for path in (folder / "readings").glob("*.parquet"))
+    assert [name[:11] for name in names] == ["rows-000001", "rows-000002"]
+    assert not list((folder / "readings").glob(".*"))
+
+
+def test_rows_written_to_a_single_file_take_the_place_of_their_like(store, folder):
+    first = {"id": ["a", "b"], "at": [START, START], "known": [START, START], "T": [1.0, 2.0]}
+    path = folder / "mapped" / "all.parquet"
+    path.parent.mkdir()
+    schema = pa.schema(
+        [("id", pa.string()), ("at", INSTANT), ("known", INSTANT), ("T", pa.float64())]
+    )
+    pq.write_table(pa.table(first, schema=schema), path)
+    times = pd.to_datetime([START, START + HOUR])
+    rows = pd.DataFrame({"id": ["b", "b"], "at": times, "known": times, "T": [3.0, 4.0]})
+    for _ in range(2):
+        store.write_to_offline_store("mapped", rows)
+        table = pq.read_table(path)
+        assert table.schema.equals(schema)
+        assert sorted(zip(table["id"].to_pylist(), table["T"].to_pylist(), strict=True)) == [
+            ("a", 1.0), ("b", 3.0), ("b", 4.0),
+        ]  # fmt: skip
+    assert [found.name for found in path.parent.iterdir()] == ["all.parquet"]
+
+
+def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(store, folder):
+    write(folder, "readings", [Row(("a",), START, START, (1, 1))])
+    view = store.get_feature_view("readings")
+    good = _table("readings", [Row(("a",), START, START, (1, 1))])
+    for rows, message in (
+        (good.drop_columns("machine_id"), "have no column 'machine_id'; add it"),
+        (good.append_column("laod", [[1]]), "has no column 'laod'; did you mean 'load'"),
+        (good.set_column(3, "load", [["x"]]), "column 'load' is string and cannot be float"),
+    ):
+        with pytest.raises(DataError, match=message):
+            AsofDuckDBOfflineStore.offline_write_batch(store.config, view, rows, None)
+    assert not list((folder / "readings").glob("*.parquet"))
+
+
+@pytest.mark.parametrize("partition_by", [None, ["__log_date"]])
+def test_logged_features_are_appended_once_and_read_again(store, folder, partition_by):
+    destination = FileLoggingDestination(path="logs", partition_by=partition_by)
+    service = FeatureService(
+        name="logged", features=[readings], logging_config=LoggingConfig(destination)
+    )
+    shutil.rmtree(folder / "logs", ignore_errors=True)
+    days = [START.date(), START.date(), (START + 24 * HOUR).date()]
+    logs = pa.table(
+        {
+            "machine_id": ["a", "b", "a"],
+            "__log_timestamp": pa.array([START, START + HOUR, START + 24 * HOUR], INSTANT),
+            "__log_date": pa.array(days, pa.date32()),
+        }
+    )
+    (folder / "buffer").mkdir(exist_ok=True)
+    pq.write_table(logs, folder / "buffer" / "log.parquet")
+    for rows in (logs, logs, folder / "buffer"):
+        store.write_logged_features(rows, service)
+    found = AsofDuckDBOfflineStore.pull_all_from_table_or_query(
+        store.config, destination.to_data_source(), ["machine_id"], [], "__log_timestamp"
+    ).to_arrow()
+    assert sorted(found["machine_id"].to_pylist()) == ["a", "a", "b"]
+    folders = sorted(path.name for path in (folder / "logs").iterdir() if path.is_dir())
+    assert folders == (["__log_date=2025-03-30", "__log_date=2025-03-31"] if partition_by else [])
 
 
 def test_a_misspelt_option_of_the_store_is_refused():

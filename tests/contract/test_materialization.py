@@ -66,7 +66,10 @@ def test_the_newest_row_of_each_machine_gets_online(store):
         Materialized("readings", BEGINNING, NOW, expected=2, written=2, kept=0),
         Materialized("notes", BEGINNING, NOW, expected=1, written=1, kept=0),
     ]
-    assert said == [("views to the online store", n, 2) for n in (1, 2)]
+    assert said[-1] == ("notes to the online store", 1, 1)
+    assert [what for what in said if what[0].startswith("readings")] == [
+        ("readings to the online store", n, 2) for n in (0, 2)
+    ]
     assert read_rows(store, ["a", "b"]) == [(START + 2 * HOUR, (2, None))] * 2
     assert read_rows(store, ["a"], "notes") == [(START, (None,))]
 
@@ -169,7 +172,7 @@ def test_an_unknown_view_is_named_before_anything_is_written(offline):
 def test_a_row_that_does_not_arrive_is_an_error_and_nothing_is_recorded(tmp_path, monkeypatch):
     store = new_store(tmp_path)
     write_offline(store, "readings", [reading("a", START, START, 1)])
-    monkeypatch.setattr(OrderedSqliteOnlineStore, "online_write_batch", lambda *_: None)
+    monkeypatch.setattr(OrderedSqliteOnlineStore, "write_rows", lambda *_: None)
     with pytest.raises(MillwrightError, match="the row of machine 'a' of 2025-03-30 00:00"):
         materialize(store, ["readings"], NOW)
     assert store.get_feature_view("readings").materialization_intervals == []
@@ -294,6 +297,15 @@ def test_feasts_command_materializes_any_other_window(tmp_path):
     assert (code, read_rows(store, ["a"])) == (0, [(START, (1, None))])
     code, _ = run_feast(store, "materialize-incremental", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}")
     assert code == 0
+
+
+def test_feasts_command_finds_a_row_that_did_not_arrive(tmp_path, monkeypatch):
+    store = new_store(tmp_path)
+    write_offline(store, "readings", [reading("a", START, START, 1)])
+    monkeypatch.setattr(OrderedSqliteOnlineStore, "write_rows", lambda *_: None)
+    with pytest.raises(MillwrightError, match="the row of machine 'a' of 2025-03-30 00:00"):
+        store.materialize(START, START, ["readings"])
+    assert store.get_feature_view("readings").materialization_intervals == []
 
 
 def test_a_window_without_a_zone_is_in_utc():

@@ -16,8 +16,9 @@ from oracle import Row, answer
 from servers import database
 
 from millwright.errors import ConfigurationError, DataError, InputError, MillwrightError
-from millwright.stores import postgres_join, postgres_search
+from millwright.stores import postgres_join
 from millwright.stores.postgres_join import TableHistory, join
+from millwright.stores.postgres_search import Search
 from millwright.stores.postgres_server import Server, Session, connect
 from millwright.stores.postgres_tables import (
     Source,
@@ -31,6 +32,7 @@ from millwright.stores.postgres_tables import (
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
 TICK = timedelta(microseconds=1)
 INSTANT = pa.timestamp("us", tz="UTC")
 KEYS = {
@@ -145,16 +147,21 @@ asked = st.lists(st.tuples(machine_ids, slots, st.none() | moments), max_size=10
 lives = st.sampled_from([None, timedelta(0), HOUR, 2 * HOUR, timedelta(days=700_000)])
 
 
-@pytest.mark.parametrize("rows_per_look", [0, 10**9], ids=["by the index", "by a merge"])
+@pytest.mark.parametrize(
+    ("rows_per_look", "rows_per_cutoff"),
+    [(0, 0), (10**9, 10**9), (10**9, 0)],
+    ids=["by the index", "by a scan", "by a merge"],
+)
 @settings(max_examples=20, deadline=None)
 @given(
     data=st.fixed_dictionaries({view: rows(view) for view in KEYS}),
     asked=asked,
     life=lives,
 )
-def test_every_answer_is_the_oracles(place, rows_per_look, data, asked, life):
+def test_every_answer_is_the_oracles(place, rows_per_look, rows_per_cutoff, data, asked, life):
     with pytest.MonkeyPatch.context() as patch, connect(place) as session:
-        patch.setattr(postgres_search, "ROWS_PER_LOOK", rows_per_look)
+        patch.setattr(postgres_join, "ROWS_PER_LOOK", rows_per_look)
+        patch.setattr(postgres_join, "ROWS_PER_CUTOFF", rows_per_cutoff)
         for view, stored in data.items():
             write(session, view, stored)
         given = cutoffs(asked)
@@ -174,23 +181,25 @@ def test_every_answer_is_the_oracles(place, rows_per_look, data, asked, life):
                 ], (view, as_known)
 
 
-def test_few_cutoffs_are_looked_up_and_many_are_merged(place, monkeypatch):
+def test_few_cutoffs_are_looked_up_many_are_merged_and_for_most_all_rows_are_read(
+    place, monkeypatch
+):
     taken = []
-    for way in ("_look", "_merge"):
-        whole = getattr(postgres_search.Search, way)
-        monkeypatch.setattr(
-            postgres_search.Search,
-            way,
-            lambda self, *rest, way=way, whole=whole: taken.append(way) or whole(self, *rest),
-        )
+
+    def noting(way, whole):
+        return lambda *rest: taken.append(way) or whole(*rest)
+
+    for way in ("look", "merge"):
+        monkeypatch.setattr(Search, way, noting(way, getattr(Search, way)))
+    monkeypatch.setattr(postgres_join, "scanned", noting("scan", postgres_join.scanned))
     stored = [Row((f"m{n % 10}",), START + n * HOUR, START, (n,)) for n in range(1000)]
     with connect(place) as session:
         write(session, "readings", stored)
-        for count in (5, 500):
+        for count in (5, 200, 500):
             asked = cutoffs([(f"m{n % 10}", 0, START + n * HOUR) for n in range(count)])
             result = join(session, asked, "at", [history("readings")], as_known=True)
             assert result["readings_value"].to_pylist() == list(range(count))
-    assert taken == ["_look", "_merge"]
+    assert taken == ["look", "merge", "scan"]
 
 
 @pytest.mark.parametrize(
@@ -284,7 +293,7 @@ def test_keys_that_are_null_everywhere_find_nothing(place):
     assert result["readings_value"].to_pylist() == [None, None]
 
 
-def test_what_is_wrong_is_named(place):
+def test_what_is_wrong_is_named(place, monkeypatch):
     given = cutoffs([("a", 1, START)])
     faults = {
         r"one\".readings in .* has no column 'valu'; did you mean 'the value'": {
@@ -304,9 +313,35 @@ def test_what_is_wrong_is_named(place):
             join(session, given, "at", [history("readings", **changes)], as_known=True)
     with pytest.raises(InputError, match="no column 'when'"), connect(place) as session:
         join(session, given, "when", [history("readings")], as_known=True)
+    monkeypatch.setattr(postgres_join, "ROWS_PER_CUTOFF", 0)
     broken = given.set_column(0, "machine_id", pa.array(["a\0b"]))
     with pytest.raises(DataError, match=r"the cut-offs: .*invalid byte"), connect(place) as session:
         join(session, broken, "at", [history("readings")], as_known=True)
+
+
+def test_a_table_without_an_index_is_told_once_and_what_to_type_makes_one(place, caplog):
+    stored = [Row((f"m{n % 10}",), START + n * HOUR, START, (n,)) for n in range(100)]
+    name = f"{named('readings')}"
+    bare = history("readings", source=Source("bare"))
+    with connect(place) as session:
+        write(session, "readings", stored)
+        session.run(f"CREATE TEMP TABLE bare AS SELECT * FROM {name}")
+        session.run("ANALYZE bare")
+        for _ in range(2):
+            found = join(session, cutoffs([("m3", 1, START + DAY)]), "at", [bare], as_known=True)
+            assert found["readings_value"].to_pylist() == [23]
+        [told] = caplog.messages
+        assert "table bare in" in told
+        session.run(told[told.index("CREATE INDEX") :])
+        assert has_index(session, find_table(session, "bare"), ["machine_id"], "event")
+
+
+def test_the_server_has_nothing_to_complain_of(place, postgres):
+    log = Path(place.host) / "log"
+    with connect(place) as session:
+        session.load("copied", pa.table({"a": [1]}))
+        session.run("ANALYZE copied")
+    assert "already a transaction in progress" not in log.read_text(errors="replace")
 
 
 def test_the_index_is_made_once_and_found(place):

@@ -1,5 +1,6 @@
 """The offline store over PostgreSQL, through Feast itself, beside the one over parquet."""
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
@@ -23,10 +24,13 @@ from feast import (
 )
 from feast.data_source import DataSource, PushMode, PushSource
 from feast.errors import SavedDatasetLocationAlreadyExists
+from feast.feature_logging import FeatureServiceLoggingSource, LoggingConfig
+from feast.feature_view import DUMMY_ENTITY_ID, DUMMY_ENTITY_VAL
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source import (
     PostgreSQLSource,
     SavedDatasetPostgreSQLStorage,
 )
+from feast.infra.offline_stores.file_source import FileLoggingDestination
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float32, Float64, Int64, String
 from hypothesis import given, settings
@@ -34,10 +38,13 @@ from hypothesis import strategies as st
 from servers import database
 
 from millwright.errors import ConfigurationError, DataError, InputError
+from millwright.stores import postgres_join
 from millwright.stores.postgres import AsofPostgresOfflineStore, AsofPostgresOfflineStoreConfig
+from millwright.stores.postgres_logs import AsofPostgresLoggingDestination
 from millwright.stores.postgres_request import server_of
 from millwright.stores.postgres_server import connect
 from millwright.stores.postgres_writes import append
+from millwright.stores.progress import reporting
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -260,6 +267,33 @@ def test_every_answer_is_that_of_the_store_over_parquet(store, parquet, data, as
         assert str(here.to_pylist()) == str(there.to_pylist())
 
 
+def test_without_entities_the_rows_of_a_span_are_those_of_the_store_over_parquet(empty, parquet):
+    stored = {
+        "readings": [("b", 1.5, 1, START, START), ("a", 2.5, 2, START, START + HOUR),
+                     ("Ä", 3.5, 3, START + HOUR, START), (None, 4.5, 4, START, START),
+                     ("a", 5.5, 5, START + 2 * HOUR + TICK, START)],
+        "notes": [("a", "x", START + HOUR), ("a", "x", START + HOUR), ("b", "y", START - TICK)],
+    }  # fmt: skip
+    for name, records in stored.items():
+        write(empty, name, *records)
+        path = parquet.repo_path / name / "part.parquet"
+        path.parent.mkdir(exist_ok=True)
+        pq.write_table(rows(name, *records), path)
+    asked = ["readings:load", "notes:note"]
+    for as_known in (True, False):
+        here, there = (
+            one.get_historical_features(
+                None, asked, start_date=START, end_date=START + 2 * HOUR,
+                filter_by_created_timestamp=as_known,
+            ).to_arrow()
+            for one in (empty, parquet)
+        )  # fmt: skip
+        assert here.schema.equals(there.schema)
+        assert here.to_pylist() == there.to_pylist()
+        assert here["machine_id"].to_pylist() == ["a", "b", "a", "Ä"]
+        assert here["load"].to_pylist() == [None if as_known else 2.5, 1.5, 2.5, 3.5]
+
+
 def test_before_the_first_rows_all_is_null_and_typed(empty):
     frame = entities(START, START, machine_id=["a", "b"], slot=[1, 2])
     for as_known in (True, False):
@@ -337,12 +371,26 @@ def test_a_source_may_be_a_query_and_call_its_columns_otherwise(empty):
     assert online["heat"] == [21.5]
 
 
-def test_on_demand_features_are_computed_and_saved_with_the_rest(empty):
+def test_on_demand_features_are_computed_and_saved_with_the_rest(empty, monkeypatch):
     write(empty, "readings", ("a", 2.5, 2**60 + 1, START, START))
     frame = entities(START, START, machine_id=["a", "b"], limit=[1.0, 1.0])
     job = empty.get_historical_features(frame, ["readings:count", "overload:excess"])
     assert job.metadata.keys == ["machine_id", "limit"]
     assert job.metadata.min_event_timestamp == job.metadata.max_event_timestamp == START
+    monkeypatch.setattr(postgres_join, "ROWS_STREAMED", 1)
+    batches = list(job.to_arrow_batches(1))
+    assert pa.Table.from_batches(batches).to_pylist() == job.to_arrow().to_pylist()
+    assert len(batches) == 2
+    assert not job.supports_remote_storage_export()
+    monkeypatch.setattr(empty.config.offline_store, "staging_location", "staged")
+    staged = empty.get_historical_features(frame, ["readings:count", "overload:excess"])
+    exported = pa.concat_tables(map(pq.read_table, staged.to_remote_storage()))
+    assert exported.to_pylist() == job.to_arrow().to_pylist()
+    told = []
+    with reporting(lambda *progress: told.append(progress)):
+        job.to_arrow()
+    assert told[0][1:] == (0, 2)
+    assert told[-1][1:] == (2, 2)
     storage = SavedDatasetPostgreSQLStorage("datasets.first")
     for _ in range(2):
         with pytest.warns(RuntimeWarning, match="experimental"):
@@ -352,6 +400,71 @@ def test_on_demand_features_are_computed_and_saved_with_the_rest(empty):
     assert saved["excess"].to_pylist() == [1.5, None]
     with pytest.raises(SavedDatasetLocationAlreadyExists):
         job.persist(storage)
+
+
+def test_logs_of_served_features_are_written_and_read_again(empty):
+    feature = "readings__load"
+    destination = AsofPostgresLoggingDestination("datasets.logs")
+    service = FeatureService(
+        name="logged", features=[readings[["load"]]], logging_config=LoggingConfig(destination)
+    )
+    empty.apply(service)
+    service = empty.get_feature_service("logged")
+    source = FeatureServiceLoggingSource(service, empty.project)
+    served = {
+        "machine_id": "a", feature: 0.5, f"{feature}__timestamp": START, f"{feature}__status": 2,
+        "__log_timestamp": START, "__log_date": START.date(), "__request_id": "one",
+    }  # fmt: skip
+    logs = pa.Table.from_pylist([served, served], schema=source.get_schema(empty.registry))
+    for _ in range(2):
+        empty.write_logged_features(logs, service)
+    provider = empty._get_provider()
+    read = provider.retrieve_feature_service_logs(
+        service, START, START, empty.config, empty.registry
+    ).to_arrow()
+    assert read.select(sorted(served)).to_pylist() == [dict(sorted(served.items()))] * 4
+    with pytest.raises(ConfigurationError, match="FileLoggingDestination; this store writes"):
+        AsofPostgresOfflineStore.write_logged_features(
+            empty.config, logs, source, LoggingConfig(FileLoggingDestination(path="x")),
+            empty.registry,
+        )  # fmt: skip
+
+
+def test_what_arrow_nests_is_kept_as_json(empty):
+    event = pa.array([START, START], INSTANT)
+    nested = pa.table({
+        "machine_id": ["a", "b"],
+        "event": event,
+        "profile": pa.array([{"name": "x", "age": 3}, None]),
+        "tags": pa.array([[("k", "v")], []], pa.map_(pa.string(), pa.string())),
+        "parts": pa.array([[{"n": 1}], []]),
+    })  # fmt: skip
+    types = {field.name: field.type for field in nested.schema}
+    for _ in range(2):
+        append(
+            server_of(empty.config), "features.nested", nested, ["machine_id"], "event", None, types
+        )
+    found = rows_of(empty, "features.nested")
+    assert [{k: json.loads(v or "0") for k, v in row.items() if k in ("profile", "tags", "parts")}
+            for row in found] == [
+        {"profile": {"name": "x", "age": 3}, "tags": {"k": "v"}, "parts": [{"n": 1}]},
+        {"profile": 0, "tags": {}, "parts": []},
+    ]  # fmt: skip
+
+
+def test_no_names_of_features_mean_all_columns_and_no_keys_feasts_dummy_entity(empty):
+    write(empty, "readings", ("a", 0.5, 7, START, START), ("b", 1.5, 8, START, START))
+    times = ("event_timestamp", "created_timestamp", START - HOUR, START)
+    for pull in (
+        AsofPostgresOfflineStore.pull_latest_from_table_or_query,
+        AsofPostgresOfflineStore.pull_all_from_table_or_query,
+    ):
+        found = pull(empty.config, table("readings"), ["machine_id"], [], *times).to_arrow()
+        assert set(found.column_names) == set(SCHEMAS["readings"])
+        assert found.num_rows == 2
+        found = pull(empty.config, table("readings"), [], ["count"], *times).to_arrow()
+        assert found[DUMMY_ENTITY_ID].to_pylist()[-1] == DUMMY_ENTITY_VAL
+        assert found["count"].to_pylist()[-1] == 8
 
 
 @pytest.mark.parametrize("latest", [True, False])
@@ -421,8 +534,8 @@ def test_a_batch_that_does_not_fit_leaves_the_table_as_it_was(empty):
 
 def test_what_the_store_cannot_answer_is_refused(empty):
     write(empty, "readings", ("a", 2.5, 1, START, START))
-    with pytest.raises(InputError, match="takes no spans of time"):
-        empty.get_historical_features(features=["readings:load"], start_date=START)
+    with pytest.raises(InputError, match="entity_df is a list; pass a DataFrame, a query, or none"):
+        empty.get_historical_features([{"machine_id": "a"}], ["readings:load"])
     with pytest.raises(InputError, match="no column 'machine_id', by which 'readings'"):
         empty.get_historical_features(entities(START, machine=["a"]), ["readings:load"])
     with pytest.raises(DataError, match=r"the query of 'entity_df' in .*syntax error"):

@@ -1,5 +1,7 @@
 """The offline store over S3's own protocol, against a server of it on this machine."""
 
+import io
+import shutil
 import socket
 import threading
 import time
@@ -25,7 +27,7 @@ from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
 from millwright.errors import BusyError, ConfigurationError, DataError, MillwrightError
-from millwright.stores import object_storage, parquet_files
+from millwright.stores import object_storage, parquet_files, retrieval
 from millwright.stores.asof import AsofDuckDBOfflineStore
 from millwright.stores.places import S3Place
 
@@ -352,6 +354,46 @@ def test_a_dataset_is_saved_and_read_again(store, bucket, place, tmp_path, monke
     assert list(tmp_path.iterdir()) == []
 
 
+def test_rows_are_appended_to_a_bucket_once(store, bucket):
+    far = store.get_feature_view("far")
+    put(bucket, "deep/readings/a.parquet", ("a", START, START, 1))
+    put(bucket, "one.parquet", ("a", START, START, 1))
+    for number in (2, 3, 2):
+        row = dict(zip(SCHEMA.names, ("a", START, START, number), strict=True))
+        rows = pa.Table.from_pylist([row], schema=SCHEMA)
+        for view in (far, store.get_feature_view("file")):
+            AsofDuckDBOfflineStore.offline_write_batch(store.config, view, rows, None)
+    assert loads(store, "far", ("a", START)) == [3]
+    assert loads(store, "file", ("a", START)) == [2]
+    found = bucket.list_objects_v2(Bucket="plant", Prefix="deep/readings/rows-")["Contents"]
+    assert [entry["Key"][14:25] for entry in found] == ["rows-000001", "rows-000002"]
+
+
+def test_a_result_is_exported_to_a_bucket_as_parts_or_not_at_all(store, bucket, monkeypatch):
+    put(bucket, "deep/readings/a.parquet", ("a", START, START, 1))
+    monkeypatch.setattr(store.config.offline_store, "staging_location", "s3://plant/out/")
+    monkeypatch.setattr(retrieval, "ROWS_AT_ONCE", 1)
+    job = store.get_historical_features(entities(("a", START), ("b", START)), ["far:load"])
+    urls = job.to_remote_storage()
+    parts = [
+        bucket.get_object(Bucket="plant", Key=url.removeprefix("s3://plant/"))["Body"].read()
+        for url in urls
+    ]
+    assert [pq.read_table(io.BytesIO(part))["load"].to_pylist() for part in parts] == [[1], [None]]
+    written = object_storage.write_parquet
+    batches = iter([None, ZeroDivisionError])
+
+    def failing(*rest: object) -> None:
+        if error := next(batches):
+            raise error
+        written(*rest)
+
+    monkeypatch.setattr(object_storage, "write_parquet", failing)
+    with pytest.raises(ZeroDivisionError):
+        job.to_remote_storage()
+    assert len(bucket.list_objects_v2(Bucket="plant", Prefix="out/")["Contents"]) == 2
+
+
 def test_the_endpoint_of_a_source_goes_before_that_of_the_variables(store, bucket, monkeypatch):
     put(bucket, "deep/readings/a.parquet", ("a", START, START, 1))
     with socket.create_server(("127.0.0.1", 0)) as closed:
@@ -450,7 +492,7 @@ def test_a_missing_bucket_is_named(s3):
 def test_missing_credentials_say_what_to_set(s3, monkeypatch, what):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    words = {"write": (pa.table({"a": [1]}),)}.get(what, ())
+    words = {"write": (pa.table({"a": [1]}).to_batches(),)}.get(what, ())
     with pytest.raises(ConfigurationError, match=r"s3://plant/x at .*; set AWS_ACCESS_KEY_ID"):
         getattr(object_storage, what)(*words, S3Place("s3://plant/x"))
 
@@ -497,7 +539,8 @@ def test_a_place_that_is_none_is_refused(s3, place):
 
 def test_a_local_folder_asks_no_storage(store, bucket, gate, monkeypatch, tmp_path):
     path = Path(store.repo_path) / "readings" / "only.parquet"
-    path.parent.mkdir(exist_ok=True)
+    shutil.rmtree(path.parent, ignore_errors=True)
+    path.parent.mkdir()
     path.write_bytes(parquet(("a", START + 5 * HOUR, START, 1)))
     gate.sent.clear()
     assert loads(store, "near", ("a", START + 5 * HOUR)) == [1]

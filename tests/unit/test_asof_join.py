@@ -130,6 +130,21 @@ def test_a_row_lives_up_to_and_including_the_end_of_its_time(tmp_path):
     assert loads(asked, history(tmp_path, time_to_live=timedelta.max)) == [1, 1, 1]
 
 
+def test_many_machines_over_ten_thousand_years(tmp_path):
+    """Keys and times together are more than one number has room for."""
+    machines = [f"m{number}" for number in range(40)]
+    first, last = datetime(1, 1, 2, tzinfo=UTC), datetime(9999, 12, 30, tzinfo=UTC)
+    write(
+        tmp_path / "a.parquet",
+        *((machine, first, first, 1) for machine in machines),
+        *((machine, last - HOUR, last, 2) for machine in machines),
+    )
+    times = (first - TICK, first, last - TICK, last, last + TICK)
+    asked = cutoffs(*((machine, time) for machine in machines for time in times))
+    assert loads(asked, history(tmp_path)) == [None, 1, 1, 2, 2] * 40
+    assert loads(asked, history(tmp_path), as_known=False) == [None, 1, 2, 2, 2] * 40
+
+
 def test_a_correction_does_not_prolong_the_life_of_a_row(tmp_path):
     write(tmp_path / "a.parquet", ("m", NOON, NOON, 1), ("m", NOON, NOON + 2 * HOUR, 2))
     asked = cutoffs(("m", NOON + 2 * HOUR))
@@ -150,10 +165,11 @@ def test_rows_come_back_in_their_order_with_duplicates_and_other_columns_as_they
 
 
 def test_null_keys_and_null_times_find_nothing(tmp_path):
-    write(tmp_path / "a.parquet", (None, NOON, NOON, 1), ("m", None, NOON, 2))
-    asked = cutoffs((None, NOON), ("m", NOON), ("m", None))
+    old = datetime(1960, 1, 1, tzinfo=UTC)  # before what a time of zero would be
+    write(tmp_path / "a.parquet", (None, NOON, NOON, 1), ("m", None, NOON, 2), ("n", old, old, 3))
+    asked = cutoffs((None, NOON), ("m", NOON), ("n", None), ("n", NOON))
     for as_known in (True, False):
-        assert loads(asked, history(tmp_path), as_known=as_known) == [None, None, None]
+        assert loads(asked, history(tmp_path), as_known=as_known) == [None, None, None, 3]
     untyped = pa.table({"machine_id": pa.nulls(1), "event_timestamp": pa.array([NOON], INSTANT)})
     assert loads(untyped, history(tmp_path)) == [None]
 
@@ -303,6 +319,13 @@ def test_cutoffs_finer_than_microseconds_are_not_rounded_up(tmp_path):
     times = pa.array([noon - 1, noon + 1], pa.timestamp("ns", tz="UTC"))
     asked = pa.table({"machine_id": ["m", "m"], "event_timestamp": times})
     assert loads(asked, history(tmp_path)) == [None, 1]
+
+
+def test_what_is_finer_than_microseconds_is_dropped_from_times_in_files(tmp_path):
+    schema = SCHEMA.set(1, pa.field("event_timestamp", pa.timestamp("ns", "UTC")))
+    noon = int(NOON.timestamp()) * 10**9
+    write(tmp_path / "a.parquet", ("m", noon + 999, NOON, 1), schema=schema)
+    assert loads(cutoffs(("m", NOON - TICK), ("m", NOON)), history(tmp_path)) == [None, 1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,88 @@
+"""The cut-offs of an ASOF join as numbers: their times, and a number for the keys of each."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from millwright.stores.asof_search import Numbers
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """The cut-offs that can find something, in the order of their keys, then of their times.
+
+    `rows` are their places among all cut-offs, `keys` the numbers of their keys from 0 on, and
+    `times` are in microseconds.
+    """
+
+    rows: Numbers
+    keys: Numbers
+    times: Numbers
+
+
+class Cutoffs:
+    """The cut-offs of a join, and the same as numbers for each set of keys asked for."""
+
+    def __init__(self, table: pa.Table, instants: Any) -> None:
+        times = instants.cast(pa.int64())
+        self.table = table
+        self.known = times.is_valid().to_numpy()
+        self.times: Numbers = times.fill_null(0).to_numpy()
+        self._numbered: dict[tuple[str, ...], tuple[Numbers, pa.Table]] = {}
+        self._sorted: dict[tuple[str, ...], Sorted] = {}
+
+    def numbered(self, names: tuple[str, ...]) -> tuple[Numbers, pa.Table]:
+        """A number for the keys of each cut-off, -1 if it finds nothing, and a table of the keys.
+
+        Its columns are `k0`, `k1` and so on, and `key`, their number.
+        """
+        if names not in self._numbered:
+            self._numbered[names] = self._number(names)
+        return self._numbered[names]
+
+    def sorted(self, names: tuple[str, ...]) -> Sorted:
+        """The cut-offs that have a time and all keys of these `names`."""
+        if names not in self._sorted:
+            numbers, _ = self.numbered(names)
+            rows = np.flatnonzero(numbers >= 0)
+            rows = rows[_order(numbers[rows], self.times[rows])]
+            self._sorted[names] = Sorted(rows, numbers[rows], self.times[rows])
+        return self._sorted[names]
+
+    def _number(self, names: tuple[str, ...]) -> tuple[Numbers, pa.Table]:
+        known, codes = self.known.copy(), np.zeros(len(self.times), np.int64)
+        for name in names:
+            column = _plain(self.table[name]).dictionary_encode()
+            known &= column.indices.is_valid().to_numpy(zero_copy_only=False)
+            codes = codes * max(len(column.dictionary), 1) + column.indices.fill_null(0).to_numpy()
+            if len(names) > 1:
+                # What there is of them together stays a small number, however many keys there are.
+                codes = np.unique(codes, return_inverse=True)[1]
+        firsts = np.full(int(codes.max(initial=-1)) + 1, -1)
+        rows = np.flatnonzero(known)
+        firsts[codes[rows]] = rows
+        used = firsts >= 0
+        chosen = self.table.select(list(names)).take(firsts[used])
+        keys = {f"k{index}": _plain(column) for index, column in enumerate(chosen.columns)}
+        keys["key"] = pa.array(np.arange(int(used.sum())), pa.int32())
+        return np.where(known, (np.cumsum(used) - 1)[codes], -1), pa.table(keys)
+
+
+def _order(keys: Numbers, times: Numbers) -> Numbers:
+    """The order by key, then by time: by both as one number where that is large enough."""
+    if not len(keys):
+        return keys
+    first, size = int(times.min()), int(times.max()) - int(times.min()) + 1
+    if size * (int(keys.max()) + 1) < 2**62:
+        return np.argsort(keys * size + (times - first))
+    return np.lexsort((times, keys))
+
+
+def _plain(column: "pa.ChunkedArray[Any]") -> "pa.Array[Any]":
+    """A column of categories as what they stand for."""
+    kind = column.type
+    plain = column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
+    found = plain.combine_chunks()
+    return found if isinstance(found, pa.Array) else pa.concat_arrays(found.chunks)
