@@ -5,6 +5,7 @@ BIN := .venv/bin
 READY := .venv/ready
 TAG ?= $(RELEASE)
 RELEASE ?= v1
+SIZE ?= full
 REGISTRY ?= registry.example.org
 REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # The third engine is tested where there is a Java to run it.
@@ -79,6 +80,13 @@ manifests:            ## render the Kubernetes manifests of RELEASE into dist/ma
 	for overlay in staging production; do kubectl kustomize dist/kubernetes/overlays/$$overlay \
 	  > dist/manifests/$$overlay.yaml || exit; done
 
+benchmark: $(READY)   ## measure what the README claims of speed; SIZE=quick is a first look
+	mkdir -p .millwright/benchmarks
+	$(BIN)/python -m millwright benchmark all --size $(SIZE) --json .millwright/benchmarks/$(SIZE).json
+
+feast-suite: $(READY) ## Feast's own tests of offline stores on ours; FEAST=folder of its repository
+	$(BIN)/python -m tests.feast_suite --feast $(FEAST)
+
 plan: $(READY)        ## what `feast apply` would change
 	cd feature_repo && ../$(BIN)/feast plan
 
@@ -90,4 +98,5 @@ clean:                ## stop servers and remove all run-time state; the virtual
 	rm -rf .millwright
 	mkdir -p .millwright/local
 
-.PHONY: help run staging test quick check setup lock images push manifests plan stack-check clean
+.PHONY: help run staging test quick check setup lock images push manifests benchmark feast-suite plan
+.PHONY: stack-check clean

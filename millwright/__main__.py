@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from millwright import durations, release, stack_file, startup, terminal
+from millwright import benchmark, durations, release, stack_file, startup, terminal
 from millwright.doctor import command as doctor
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
@@ -60,6 +60,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     services.add_parser(verbs)
     doctor.add_parser(verbs)
     serving.add_parser(verbs)
+    benchmark.add_parser(verbs)
 
     releases = verbs.add_parser("releases", help="list and verify released models")
     actions = releases.add_subparsers(required=True, metavar="ACTION")

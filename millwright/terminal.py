@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from rich.table import Table
 
 from millwright.errors import ConfigurationError
 from millwright.files import file_written_whole
+from millwright.stores.progress import reporting
 
 # Without emoji, which would stand for the line in `gate.yaml:100: unknown key`.
 ERRORS = Console(stderr=True, highlight=False, emoji=False)
@@ -39,11 +40,13 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function that shows how much of a named piece of work is done.
 
     On a terminal it is a bar that is gone afterwards; elsewhere each piece is one line at its end.
+    What the stores report meanwhile is shown among it, with a rate: they count rows.
     """
     bars = Progress(
         TextColumn("  {task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         console=ERRORS,
         transient=True,
@@ -53,12 +56,17 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
     def show(name: str, done: int, total: int) -> None:
         if name not in tasks:
-            tasks[name] = bars.add_task(name, total=total)
+            tasks[name] = bars.add_task(name, total=total, rate="")
         bars.update(tasks[name], completed=done, total=total)
         if done == total and bars.disable:
             say(f"  {name}: {done} of {total}")
 
-    with bars:
+    def show_rows(name: str, done: int, total: int) -> None:
+        show(name, done, total)
+        speed = next((task.speed for task in bars.tasks if task.id == tasks[name]), None)
+        bars.update(tasks[name], rate=f"{speed:,.0f} rows/s" if speed else "")
+
+    with bars, reporting(show_rows):
         yield show
 
 
@@ -82,7 +90,7 @@ def show_table(title: str, rows: Mapping[str, str]) -> None:
     console.print(table)
 
 
-def write_json(path: Path, summary: Mapping[str, Any]) -> None:
+def write_json(path: Path, summary: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     """Write a run's summary for machines, whole or not at all.
 
     Raises:
