@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+_THREADS = 2
+
 
 def content_hash(path: Path) -> str:
     """A hash of the columns of a parquet file, whoever wrote it and however it is laid out."""
     streams: dict[str, Any] = {}
-    for batch in pq.ParquetFile(path).iter_batches(batch_size=1 << 16):
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            _feed(streams, name, column)
+    with pq.ParquetFile(path) as file, ThreadPoolExecutor(_THREADS) as workers:
+        for batch in file.iter_batches(batch_size=1 << 16):
+            feed = partial(_feed, streams)  # a column has streams of its own
+            list(workers.map(feed, batch.schema.names, batch.columns))
     digests = {name: stream.hexdigest() for name, stream in streams.items()}
     return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 

@@ -11,9 +11,12 @@ import ibis.expr.types as ir
 from millwright import features, periods
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
-from millwright.sql import moment
+from millwright.sql import literal, moment
 from millwright.views import View
 from millwright.warehouse import Rows
+
+# So many values of a view are computed at once: windows over them take some 90 bytes for each.
+_VALUES_AT_ONCE = 4_000_000
 
 
 class DuckDBEngine:
@@ -43,7 +46,8 @@ class DuckDBEngine:
         earliest = start - reach - self.fleet.step
         self._name("telemetry", earliest, end)
         # Every view of a period starts from the statistics of each step, so they are kept.
-        self._do(f"CREATE OR REPLACE TEMP TABLE readings AS FROM ({self._readings()}) ORDER BY ALL")
+        self._do(f"CREATE OR REPLACE TEMP TABLE made AS FROM ({self._readings()}) ORDER BY ALL")
+        self._do("CREATE OR REPLACE TEMP VIEW readings AS FROM made")
         for view in views:
             for table in view.sources:
                 if table != "telemetry":
@@ -52,7 +56,32 @@ class DuckDBEngine:
                 f"SELECT * FROM ({self._rows(view)}) WHERE "
                 f"event_timestamp >= {moment(start)} AND event_timestamp < {moment(end)}"
             )
-            yield view, Rows(sql, self._do)
+            groups = self._groups(view)
+            yield view, Rows(sql if len(groups) < 2 else self._by_group(sql, groups), self._do)
+
+    def _groups(self, view: View) -> list[tuple[str, str]]:
+        """The first and the last machine of each group that is computed at once."""
+        (rows,) = self._do("SELECT count(*) FROM made").fetchone()
+        count = -(-rows * len(view.features) // _VALUES_AT_ONCE)
+        return list(
+            self._do(
+                "SELECT min(machine_id), max(machine_id) FROM (SELECT machine_id, "
+                f"ntile({max(1, count)}) OVER (ORDER BY machine_id) AS place "
+                "FROM (SELECT DISTINCT machine_id FROM made)) GROUP BY place ORDER BY place"
+            ).fetchall()
+        )
+
+    def _by_group(self, sql: str, groups: Sequence[tuple[str, str]]) -> str:
+        """SQL for what `sql` gives, computed by groups: no machine's features need another's."""
+        self._do(f"CREATE OR REPLACE TEMP TABLE grouped AS FROM ({sql}) LIMIT 0")
+        for first, last in groups:
+            self._do(
+                "CREATE OR REPLACE TEMP VIEW readings AS FROM made "
+                f"WHERE machine_id BETWEEN {literal(first)} AND {literal(last)}"
+            )
+            self._do(f"INSERT INTO grouped {sql}")
+        self._do("CREATE OR REPLACE TEMP VIEW readings AS FROM made")
+        return "SELECT * FROM grouped"
 
     def attributes(self, view: View) -> Rows:
         """The rows of the view of machine attributes, whole."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from millwright.fleet import Fleet
+from millwright.quarantine import set_aside
 from millwright.raw_store import RawStore
 from millwright.settings import Engine
 from millwright.sources import Source
@@ -93,7 +94,7 @@ def ingest(
             staging.judge(table)
         counts = {table: staging.count(table) for table in fleet.table_names}
         files = tuple(
-            staging.set_aside(table, quarantine, scratch)
+            set_aside(staging, table, quarantine, scratch)
             for table in fleet.table_names
             if counts[table].refused
         )
@@ -106,5 +107,7 @@ def ingest(
         if rows:
             say("writing the batch")
             refused = sum(entry.refused for entry in counts.values())
-            batch = store.commit(connection, rows, scratch, source.name, refused).batch
+            drafts = store.draft(connection, rows, scratch)
+            staging.verify()
+            batch = store.commit(drafts, scratch, source.name, refused).batch
     return IngestResult(batch, store.dataset_version, counts, files, time.monotonic() - begin)

@@ -17,7 +17,7 @@ import glob
 import hashlib
 import json
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +34,7 @@ from millwright.content import content_hash
 from millwright.errors import InputError, MillwrightError, first_line
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
-from millwright.periods import FORMATS, between
+from millwright.periods import FORMATS, label
 from millwright.sql import files, literal, moment, parquet, quoted
 from millwright.validation import key, schema
 
@@ -70,6 +70,7 @@ class RawStore:
     def __init__(self, folder: Path, fleet: Fleet) -> None:
         self.folder = folder
         self.fleet = fleet
+        self._manifests: dict[tuple[Path, int, int], Batch] = {}
 
     def batches(self) -> list[Batch]:
         """All batches in the order in which they were committed.
@@ -77,7 +78,7 @@ class RawStore:
         Raises:
             MillwrightError: a manifest cannot be read.
         """
-        found = [_read_manifest(path) for path in (self.folder / "batches").glob("*.json")]
+        found = map(self._manifest, (self.folder / "batches").glob("*.json"))
         return sorted(found, key=lambda batch: batch.sequence)
 
     @contextmanager
@@ -171,22 +172,28 @@ class RawStore:
             if created and not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
-    def commit(
-        self, connection: Any, rows: Mapping[str, str], scratch: Path, source: str, refused: int
-    ) -> Batch:
-        """Append one batch: for each table the rows that its SQL in `rows` selects.
+    def draft(self, connection: Any, rows: Mapping[str, str], scratch: Path) -> list[Piece]:
+        """Write what `commit` shall append: for each table the rows that its SQL selects.
 
         Raises:
-            MillwrightError: the batch cannot be written. The store is as it was.
+            MillwrightError: the rows cannot be written. The store is as it was.
         """
-        try:
-            committed = self.batches()
-            self._remove_leftovers(committed)
-            drafts = [
+        with self._writing():
+            return [
                 draft
                 for table, sql in rows.items()
                 for draft in self._write_drafts(connection, table, sql, scratch)
             ]
+
+    def commit(self, drafts: Sequence[Piece], scratch: Path, source: str, refused: int) -> Batch:
+        """Append what `draft` wrote to `scratch` as one batch.
+
+        Raises:
+            MillwrightError: the batch cannot be written. The store is as it was.
+        """
+        with self._writing():
+            committed = self.batches()
+            self._remove_leftovers(committed)
             name = _batch_name(drafts, scratch)
             files = tuple(
                 self._move_into_place(draft, scratch, name)
@@ -200,12 +207,17 @@ class RawStore:
                 files=files,
             )
             self._write_manifest(batch, scratch)
+        return batch
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, duckdb.Error) as err:
             raise MillwrightError(
                 f"cannot write a batch to the raw store {self.folder}: {first_line(err)}; "
                 "the store is as it was"
             ) from err
-        return batch
 
     def _blame(self, err: OSError | duckdb.Error) -> None:
         """Raise what to do about the committed file that `err` came of, if it came of one."""
@@ -219,10 +231,22 @@ class RawStore:
                 f"{self.folder} away and ingest all exports again"
             ) from err
 
+    def _manifest(self, path: Path) -> Batch:
+        """The manifest at `path`, read again only if it is another file: there may be thousands."""
+        try:
+            found = path.stat()
+        except OSError:  # reading it says why
+            return _read_manifest(path)
+        mark = (path, found.st_size, found.st_mtime_ns)
+        if mark not in self._manifests:
+            self._manifests[mark] = _read_manifest(path)
+        return self._manifests[mark]
+
     def _spans(self, piece: Piece, periods: Collection[str]) -> bool:
         if piece.first is None or piece.last is None:
             return True
-        return not set(between(piece.first, piece.last, self.fleet)).isdisjoint(periods)
+        first, last = label(piece.first, self.fleet), label(piece.last, self.fleet)
+        return any(first <= period <= last for period in periods)
 
     def _write_drafts(self, connection: Any, table: str, rows: str, scratch: Path) -> list[Piece]:
         """Write one sorted file for each period to `scratch`; each is named after its place."""
@@ -309,7 +333,7 @@ def _read_manifest(path: Path) -> Batch:
         ) from err
 
 
-def _batch_name(drafts: list[Piece], scratch: Path) -> str:
+def _batch_name(drafts: Sequence[Piece], scratch: Path) -> str:
     content = sorted(
         (draft.table, draft.period or "", content_hash(scratch / draft.file)) for draft in drafts
     )

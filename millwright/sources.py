@@ -24,7 +24,7 @@ from millwright.configuration import nearest
 from millwright.errors import DataError
 from millwright.fleet import Fleet
 from millwright.sql import file, literal, parquet, quoted
-from millwright.validation import Column, columns
+from millwright.validation import NUMBER, Column, columns
 
 _ROWS_AT_A_TIME = 20_000
 _LONGEST_HEADER = 1 << 20
@@ -39,15 +39,30 @@ SOURCE_VARIABLE = "MILLWRIGHT_SOURCE"
 class Part:
     """A piece of a raw table: one file, or a table of a database.
 
-    `rows` is SQL that yields the needed columns, as `columns` lists them, in the order of the data;
-    `types` are their SQL types by name. Scanning CSV fills DuckDB's `reject_errors` with malformed
-    lines.
+    `rows` is SQL that yields the needed columns, as `columns` lists them, in the order of the data,
+    and `NUMBER`, which is null where the source cannot tell; `types` are their SQL types by name.
+    Scanning CSV fills DuckDB's `reject_errors` with malformed lines. A part with a `file` is as
+    quick to read again as a copy of it would be.
     """
 
     origin: str
     rows: str
     types: Mapping[str, str]
     is_csv: bool = False
+    file: Path | None = None
+    stamp: tuple[int, ...] = ()
+
+    def verify(self) -> None:
+        """Make sure that the file is still the one that was opened.
+
+        Raises:
+            DataError: it was changed meanwhile.
+        """
+        if self.file and _stamp(self.file) != self.stamp:
+            raise DataError(
+                f"{self.file} was changed while it was read; the store is as it was: ingest "
+                "again when it is complete"
+            )
 
 
 class Source(ABC):
@@ -192,7 +207,7 @@ class DatabaseSource(Source):
             connection.unregister("incoming_batch")
         yield Part(
             origin=f"{self.name}, table {source}",
-            rows=f"SELECT * FROM {copy}",
+            rows=f"SELECT *, NULL::BIGINT AS {NUMBER} FROM {copy}",
             types=dict.fromkeys(wanted, "VARCHAR"),
         )
 
@@ -339,9 +354,9 @@ def _csv_part(path: Path, origin: str, wanted: Sequence[str]) -> Part:
     cells = ", ".join(f"'c{i}': 'VARCHAR'" for i in range(len(header)))
     chosen = ", ".join(f"c{header.index(name)} AS {quoted(name)}" for name in wanted)
     rows = (
-        f"SELECT {chosen} FROM read_csv({file(path)}, auto_detect=false, header=true, "
-        f"delim={literal(delimiter)}, quote='\"', escape='\"', columns={{{cells}}}, "
-        "store_rejects=true, rejects_limit=0)"
+        f"SELECT {chosen}, NULL::BIGINT AS {NUMBER} FROM read_csv({file(path)}, "
+        f"auto_detect=false, header=true, delim={literal(delimiter)}, quote='\"', escape='\"', "
+        f"columns={{{cells}}}, store_rejects=true, rejects_limit=0)"
     )
     return Part(origin, rows, dict.fromkeys(wanted, "VARCHAR"), is_csv=True)
 
@@ -359,10 +374,24 @@ def _parquet_types(connection: Any, path: Path) -> dict[str, str]:
 
 
 def _parquet_part(connection: Any, path: Path, origin: str, wanted: Sequence[str]) -> Part:
+    stamp = _stamp(path)
     types = _parquet_types(connection, path)
     chosen = ", ".join(map(quoted, wanted))
-    rows = f"SELECT {chosen} FROM {parquet([path])}"
-    return Part(origin, rows, {name: types[name] for name in wanted})
+    rows = f"SELECT {chosen}, file_row_number AS {NUMBER} FROM {parquet([path])}"
+    wanted_types = {name: types[name] for name in wanted}
+    if "file_row_number" in map(str.lower, types):  # a column of the data hides DuckDB's own
+        rows = f"SELECT {chosen}, NULL::BIGINT AS {NUMBER} FROM {parquet([path])}"
+        return Part(origin, rows, wanted_types)
+    return Part(origin, rows, wanted_types, file=path, stamp=stamp)
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """What tells a file from another, or from itself after a change."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _text(cell: object) -> str | None:

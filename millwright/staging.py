@@ -1,12 +1,14 @@
-"""The staging tables of an ingest: raw rows in canonical form, and what becomes of each.
+"""The staging tables of an ingest: what each raw row is about, and what becomes of it.
 
-They live in a DuckDB file on disk, so a table may be larger than memory. The wide columns are read
-once, checked in passing and written once, sorted; every decision in between is made on the narrow
-ones: `part` (which file), `refusals` (a bit for each reason, 0 for a good row), `fingerprint` (a
-hash of what the row says) and `fate`.
+They live in a DuckDB file on disk, so a table may be larger than memory. A row of `<table>` has no
+more than its key there, its place (`part`, and `place` within it), `refusals` (a bit for each
+reason, 0 for a good row), and its `fate`: every decision is made on those. All columns are in
+`wide_<table>`, under the same place. Of parquet files that is a view, so that their readings are
+never copied; of all else it is a table. `fingerprint`, a hash of what a row says, is null but for
+rows that share their key with others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,17 +17,18 @@ from typing import Any
 
 import duckdb
 
-from millwright.content import content_hash
-from millwright.errors import DataError, InputError, MillwrightError, first_line
-from millwright.files import put_into_place
+from millwright.errors import DataError, MillwrightError, first_line
 from millwright.fleet import Fleet
-from millwright.raw_store import RawStore, write_parquet
+from millwright.raw_store import RawStore
 from millwright.settings import Engine
 from millwright.sources import Part, Source
-from millwright.sql import literal, moment, quoted
+from millwright.sql import moment, quoted
+from millwright.survey import survey
 from millwright.validation import (
     BEGINNING,
+    NUMBER,
     REASONS,
+    UNSEEN,
     bit,
     canonical,
     columns,
@@ -34,8 +37,9 @@ from millwright.validation import (
     schema,
 )
 
-# Beside the data's own columns in a quarantine file.
-_NOTES = ("reason", "reasons", "origin", "row", "line")
+# A batch that falls into more periods than a day or a month does, somewhere on earth, is copied
+# before it is written: each period is a query of its own, which must not read all files again.
+_PERIODS_AT_ONCE = 2
 
 
 @dataclass(frozen=True)
@@ -93,26 +97,36 @@ class Staging:
         self.parts: dict[str, list[Part]] = {}
 
     def read(self, source: Source, table: str) -> None:
-        """Read `table` into its staging table, each row with the reasons that refuse it alone."""
-        names = schema(self.fleet, table)
-        cells = ", ".join(f"{quoted(name)} {kind}" for name, kind in names.items())
-        self._do(
-            f"CREATE TABLE {table} (part INTEGER, refusals BIGINT, fingerprint UBIGINT, "
-            f"fate VARCHAR, {cells})"
-        )
-        self._do(f"CREATE TABLE malformed_{table} (part INTEGER, position BIGINT, line VARCHAR)")
-        self.parts[table] = []
-        for part in source.parts(self.connection, table):
-            number = len(self.parts[table])
-            self.parts[table].append(part)
+        """Read `table`, each row with the reasons that refuse it alone."""
+        self._create(table)
+        parts = self.parts[table] = list(source.parts(self.connection, table))
+        in_place = all(part.file for part in parts)
+        read: list[str] = []
+        for number, part in enumerate(parts):
             try:
-                self._stage_part(table, number, part)
+                read.append(self._canonical(table, number, part))
+                if not in_place:
+                    self._copy(table, number, part, read.pop())
+                    read.append(f"SELECT *, {NUMBER} FROM wide_{table} WHERE part = {number}")
+                self._note(table, read[-1])
             except duckdb.Error as err:
                 raise DataError(
                     f"table '{table}': cannot read {part.origin} in {source.name}: "
                     f"{first_line(err)}; restore it"
                 ) from err
+        if in_place:
+            self._do(f"CREATE VIEW wide_{table} AS {' UNION ALL '.join(read)}")
         self._refuse_nothing(source, table)
+
+    def verify(self) -> None:
+        """Make sure that what was read in place is still what was checked.
+
+        Raises:
+            DataError: a file was changed meanwhile.
+        """
+        for parts in self.parts.values():
+            for part in parts:
+                part.verify()
 
     def judge(self, table: str) -> None:
         """Decide of each row that is good by itself: refused, unchanged, new or a correction.
@@ -120,55 +134,37 @@ class Staging:
         Tables come in the order of `Fleet.table_names`, so that the machines are known by then.
         """
         self._refuse_strangers(table)
-        self._refuse_repeats(table)
-        self._compare(table)
-
-    def _refuse_strangers(self, table: str) -> None:
-        """Refuse the rows of machines that the machines table, or the telemetry, does not know."""
-        registry = "machines" if "machines" in self.fleet.table_names else "telemetry"
-        if table == registry:
-            return
-        known = (
-            f"SELECT machine_id FROM {registry} WHERE refusals = 0 "
-            f"UNION SELECT machine_id FROM ({self.store.scan(registry)})"
-        )
-        self._refuse(table, "unknown_machine", f"machine_id NOT IN ({known})")
-
-    def _refuse_repeats(self, table: str) -> None:
-        """Refuse copies of a row, and all rows that contradict each other, within the batch."""
-        version = [*key(self.fleet, table), "received"]
-        if getattr(self.fleet.tables, table).received is None:
-            version.remove("received")
-        self._do(
-            f"CREATE TABLE repeated_{table} AS SELECT {', '.join(version)}, min(rowid) AS first, "
-            f"min(fingerprint) <> max(fingerprint) AS conflict FROM {table} WHERE refusals = 0 "
-            "GROUP BY ALL HAVING count(*) > 1"
-        )
-        same = _same(table, "other", version)
-        repeated = f"EXISTS (FROM repeated_{table} AS other WHERE {same} AND"
-        conflicting = f"{repeated} other.conflict)"
-        copied = f"{repeated} NOT other.conflict AND {table}.rowid <> other.first)"
-        self._refuse(table, "conflicting_duplicate", f"refusals = 0 AND {conflicting}")
-        self._refuse(table, "duplicate_row", f"refusals = 0 AND {copied}")
-
-    def _compare(self, table: str) -> None:
-        """Decide of each good row whether the store has it, or another version of it."""
-        names = ", ".join([*key(self.fleet, table), "received"])
-        held = self.store.scan(table, self._periods(table))
-        self._do(
-            f"CREATE TABLE held_{table} AS SELECT {names}, {fingerprint(self.fleet, table)} AS "
-            f"fingerprint FROM ({held}) AS store WHERE EXISTS (FROM {table} WHERE refusals = 0 "
-            f"AND {_same(table, 'store', key(self.fleet, table))})"
-        )
-        if getattr(self.fleet.tables, table).received is None:
-            self._compare_with_last(table)
-        else:
-            self._compare_in_order(table)
+        if self._contested(table):
+            self._refuse_repeats(table)
+            if getattr(self.fleet.tables, table).received is None:
+                self._compare_with_last(table)
+            else:
+                self._compare_in_order(table)
 
     def landing(self, table: str) -> str:
         """SQL for the rows of `table` that the batch shall hold."""
-        names = ", ".join(map(quoted, schema(self.fleet, table)))
-        return f"SELECT {names} FROM {table} WHERE refusals = 0 AND fate <> 'unchanged'"
+        names = list(map(quoted, schema(self.fleet, table)))
+        chosen = ", ".join(
+            "coalesce(odd.received, wide.received) AS received"
+            if name == quoted("received")
+            else f"wide.{name}"
+            for name in names
+        )
+        self._do(
+            f"CREATE TABLE odd_{table} AS SELECT part, place, received, "
+            "refusals = 0 AND fate <> 'unchanged' AS lands "
+            f"FROM {table} WHERE refusals > 0 OR fate <> 'new'"
+        )
+        rows = (
+            f"SELECT {chosen} FROM wide_{table} AS wide LEFT JOIN odd_{table} AS odd "
+            f"ON odd.part = wide.part AND odd.place = wide.{NUMBER} "
+            "WHERE odd.place IS NULL OR odd.lands"
+        )
+        periods = self._periods(table, "refusals = 0 AND fate <> 'unchanged'")
+        if periods and len(periods) > _PERIODS_AT_ONCE and self._in_place(table):
+            self._do(f"CREATE TABLE landing_{table} AS {rows}")
+            rows = f"SELECT {', '.join(names)} FROM landing_{table}"
+        return rows
 
     def count(self, table: str) -> TableCounts:
         """How many rows were read, and what became of them."""
@@ -192,24 +188,22 @@ class Staging:
             reasons={reason: rows for reason, rows in reasons.items() if rows},
         )
 
-    def set_aside(self, table: str, quarantine: Path, scratch: Path) -> Path:
-        """Write the refused rows of `table` as the source gave them; same rows, same file."""
-        draft = scratch / f"refused-{table}.parquet"
-        parts = range(len(self.parts[table]))
-        rows = " UNION ALL ".join(f"({self._originals(table, number)})" for number in parts)
-        write_parquet(self.connection, f"SELECT * FROM ({rows}) ORDER BY origin, row", draft)
-        path = quarantine / f"{table}-{content_hash(draft)[:16]}.parquet"
-        try:
-            if not path.exists():
-                put_into_place(draft, path)
-        except OSError as err:
-            raise InputError(
-                f"cannot write to the quarantine {quarantine}: {err.strerror}; "
-                "give it a folder that may be written, with MILLWRIGHT_HOME"
-            ) from err
-        return path
+    def _create(self, table: str) -> None:
+        """Make the tables that `read` fills."""
+        types = schema(self.fleet, table)
+        about = [f"{name} {types[name]}" for name in self._about(table)]
+        self._do(
+            f"CREATE TABLE {table} (part INTEGER, place BIGINT, refusals BIGINT, "
+            f"fingerprint UBIGINT, fate VARCHAR, {', '.join(about)})"
+        )
+        self._do(f"CREATE TABLE malformed_{table} (part INTEGER, position BIGINT, line VARCHAR)")
 
-    def _stage_part(self, table: str, number: int, part: Part) -> None:
+    def _about(self, table: str) -> list[str]:
+        return [*key(self.fleet, table), "received"]
+
+    def _canonical(self, table: str, number: int, part: Part) -> str:
+        """SQL for the rows of a part in canonical form, with where they are and what is wrong."""
+        seen = survey(self.connection, self.fleet, table, part) if part.file else UNSEEN
         given = {column.name for column in columns(self.fleet, table)}
         received = "received" if "received" in given else "timestamp"
         if received not in given:
@@ -218,17 +212,87 @@ class Staging:
             f"{received} AS received" if name == "received" else quoted(name)
             for name in schema(self.fleet, table)
         )
-        rows = canonical(self.fleet, table, part.rows, part.types, self.now)
-        self._do(
-            f"INSERT INTO {table} SELECT {number}, refusals, fingerprint, 'new', {names} "
-            f"FROM ({rows})"
-        )
+        rows = canonical(self.fleet, table, part.rows, part.types, self.now, seen)
+        return f"SELECT {number} AS part, {NUMBER}, refusals, {names} FROM ({rows})"
+
+    def _copy(self, table: str, number: int, part: Part, rows: str) -> None:
+        """Keep the rows of a part that cannot be read again as they are; their order counts."""
+        if number == 0:
+            self._do(f"CREATE TABLE wide_{table} AS SELECT * EXCLUDE ({NUMBER}) FROM ({rows})")
+        else:
+            self._do(f"INSERT INTO wide_{table} SELECT * EXCLUDE ({NUMBER}) FROM ({rows})")
         if part.is_csv:
             self._do(
                 f"INSERT INTO malformed_{table} SELECT {number}, line - 1, "
                 "any_value(trim(csv_line, chr(10) || chr(13))) FROM reject_errors GROUP BY line"
             )
-            self._forget_rejects()
+            forget_rejects(self.connection)
+
+    def _note(self, table: str, rows: str) -> None:
+        """Take note of each row of a part, in their order."""
+        about = ", ".join(self._about(table))
+        self._do(
+            f"INSERT INTO {table} SELECT part, {NUMBER}, refusals, NULL, 'new', {about} "
+            f"FROM ({rows})"
+        )
+
+    def _in_place(self, table: str) -> bool:
+        return all(part.file for part in self.parts[table])
+
+    def _refuse_strangers(self, table: str) -> None:
+        """Refuse the rows of machines that the machines table, or the telemetry, does not know."""
+        registry = "machines" if "machines" in self.fleet.table_names else "telemetry"
+        if table == registry:
+            return
+        known = (
+            f"SELECT machine_id FROM {registry} WHERE refusals = 0 "
+            f"UNION SELECT machine_id FROM ({self.store.scan(registry)})"
+        )
+        self._refuse(table, "unknown_machine", f"machine_id NOT IN ({known})")
+
+    def _contested(self, table: str) -> bool:
+        """Find the good rows whose key is in the batch twice or in the store; are there any?"""
+        names = ", ".join(key(self.fleet, table))
+        held = self.store.scan(table, self._periods(table))
+        self._do(
+            f"CREATE TABLE held_{table} AS SELECT {names}, received, "
+            f"{fingerprint(self.fleet, table)} AS fingerprint FROM ({held}) AS store "
+            f"WHERE EXISTS (FROM {table} WHERE refusals = 0 "
+            f"AND {_same(table, 'store', key(self.fleet, table))})"
+        )
+        self._do(
+            f"CREATE TABLE contested_{table} AS SELECT part, place FROM {table} SEMI JOIN ("
+            f"SELECT {names} FROM held_{table} UNION ALL SELECT {names} FROM {table} "
+            f"WHERE refusals = 0 GROUP BY ALL HAVING count(*) > 1) USING ({names}) "
+            "WHERE refusals = 0"
+        )
+        if not self._rows(f"FROM contested_{table} LIMIT 1"):
+            return False
+        self._do(
+            f"UPDATE {table} SET fingerprint = said.fingerprint FROM (SELECT wide.part, "
+            f"wide.{NUMBER} AS place, {fingerprint(self.fleet, table)} AS fingerprint "
+            f"FROM wide_{table} AS wide SEMI JOIN contested_{table} AS other "
+            f"ON wide.part = other.part AND wide.{NUMBER} = other.place) AS said "
+            f"WHERE {table}.part = said.part AND {table}.place = said.place"
+        )
+        return True
+
+    def _refuse_repeats(self, table: str) -> None:
+        """Refuse copies of a row, and all rows that contradict each other, within the batch."""
+        version = [*key(self.fleet, table), "received"]
+        if getattr(self.fleet.tables, table).received is None:
+            version.remove("received")
+        self._do(
+            f"CREATE TABLE repeated_{table} AS SELECT {', '.join(version)}, min(rowid) AS first, "
+            f"min(fingerprint) <> max(fingerprint) AS conflict FROM {table} "
+            "WHERE refusals = 0 AND fingerprint IS NOT NULL GROUP BY ALL HAVING count(*) > 1"
+        )
+        same = _same(table, "other", version)
+        repeated = f"EXISTS (FROM repeated_{table} AS other WHERE {same} AND"
+        conflicting = f"{repeated} other.conflict)"
+        copied = f"{repeated} NOT other.conflict AND {table}.rowid <> other.first)"
+        self._refuse(table, "conflicting_duplicate", f"refusals = 0 AND {conflicting}")
+        self._refuse(table, "duplicate_row", f"refusals = 0 AND {copied}")
 
     def _refuse_nothing(self, source: Source, table: str) -> None:
         """A required table without rows is a fault, unless the store has some of it."""
@@ -263,11 +327,11 @@ class Staging:
         self._do(
             f"CREATE TABLE versions_{table} AS "
             f"SELECT rowid AS number, {keys}, received, fingerprint FROM {table} "
-            f"WHERE refusals = 0 UNION ALL SELECT NULL, {keys}, received, fingerprint "
-            f"FROM held_{table}"
+            "WHERE refusals = 0 AND fingerprint IS NOT NULL "
+            f"UNION ALL SELECT NULL, {keys}, received, fingerprint FROM held_{table}"
         )
         self._do(
-            f"CREATE TABLE contested_{table} AS SELECT number, fingerprint, "
+            f"CREATE TABLE ordered_{table} AS SELECT number, fingerprint, "
             "lag(fingerprint) OVER in_order AS before, "
             f"bool_or(number IS NULL) OVER (PARTITION BY {keys}) AS held "
             f"FROM versions_{table} SEMI JOIN (SELECT {keys} FROM versions_{table} "
@@ -278,7 +342,7 @@ class Staging:
             f"UPDATE {table} SET fate = CASE "
             "WHEN other.before = other.fingerprint THEN 'unchanged' "
             "WHEN other.before IS NULL AND NOT other.held THEN 'new' ELSE 'correction' END "
-            f"FROM contested_{table} AS other WHERE {table}.rowid = other.number"
+            f"FROM ordered_{table} AS other WHERE {table}.rowid = other.number"
         )
 
     def _received(self) -> str:
@@ -290,49 +354,13 @@ class Staging:
             f"UNION ALL SELECT timestamp FROM ({self.store.scan('telemetry')})))"
         )
 
-    def _periods(self, table: str) -> list[str] | None:
-        """The periods that the good rows of `table` fall into; None where there are no periods."""
+    def _periods(self, table: str, which: str = "refusals = 0") -> list[str] | None:
+        """The periods that some rows of `table` fall into; None where there are no periods."""
         if table == "machines":
             return None
         period = self.store.period_of("timestamp")
-        found = self._rows(f"SELECT DISTINCT {period} FROM {table} WHERE refusals = 0")
+        found = self._rows(f"SELECT DISTINCT {period} FROM {table} WHERE {which}")
         return [name for (name,) in found]
-
-    def _originals(self, table: str, number: int) -> str:
-        """SQL for the refused rows of a part, cell by cell as text, with where and why."""
-        part = self.parts[table][number]
-        if part.is_csv:
-            self._forget_rejects()
-        sources = [column.source for column in columns(self.fleet, table)]
-        reasons = ", ".join(
-            f"CASE WHEN refusals & {bit(reason)} > 0 THEN '{reason}' END" for reason in REASONS
-        )
-        # The data may call its columns anything, so they go by their places.
-        cells = ", ".join(f"c{place}" for place in range(len(sources)))
-        headings = _headings(sources)
-        texts = ", ".join(
-            f"c{sources.index(source)}::VARCHAR AS {quoted(heading)}"
-            for source, heading in headings.items()
-        )
-        nulls = ", ".join("NULL" for _ in headings)
-        malformed = f"FROM malformed_{table} WHERE part = {number}"
-        # The reader of CSV leaves malformed lines out, so rows behind them count on.
-        before = f"SELECT position - row_number() OVER (ORDER BY position) AS good {malformed}"
-        return (
-            f"WITH refused AS MATERIALIZED (SELECT rowid - (SELECT min(rowid) FROM {table} "
-            f"WHERE part = {number}) + 1 AS place, list_filter([{reasons}], lambda reason: "
-            f"reason IS NOT NULL) AS reasons FROM {table} WHERE part = {number} AND refusals > 0), "
-            f"shifts AS MATERIALIZED ({before}) "
-            f"SELECT reasons[1] AS reason, reasons, {literal(part.origin)} AS origin, place + "
-            "(SELECT count(*) FROM shifts WHERE good < place) AS row, NULL::VARCHAR AS line, "
-            f"{texts} FROM (SELECT *, row_number() OVER () FROM ({part.rows})) AS data({cells}, "
-            "place) JOIN refused USING (place) UNION ALL "
-            f"SELECT 'malformed_row', ['malformed_row'], {literal(part.origin)}, position, line, "
-            f"{nulls} {malformed}"
-        )
-
-    def _forget_rejects(self) -> None:
-        self._do("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
 
     def _refuse(self, table: str, reason: str, predicate: str) -> None:
         self._do(f"UPDATE {table} SET refusals = refusals | {bit(reason)} WHERE {predicate}")
@@ -345,16 +373,9 @@ class Staging:
         return found
 
 
-def _headings(sources: Iterable[str]) -> dict[str, str]:
-    """What columns of the data are called beside the notes: no two are the same to DuckDB."""
-    taken, headings = set(_NOTES), {}
-    for source in dict.fromkeys(sources):
-        heading = source
-        while heading.lower() in taken:
-            heading += "_"
-        taken.add(heading.lower())
-        headings[source] = heading
-    return headings
+def forget_rejects(connection: Any) -> None:
+    """Drop what reading CSV left behind, before more of it is read."""
+    connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
 
 
 def _same(left: str, right: str, names: list[str]) -> str:

@@ -57,6 +57,8 @@ _ZONED = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}[ T]{_CLOCK} ?(Z|UTC|[+-]\d{{2}}(:?\d{
 # An older time is a clock that was never set, and would make a history of decades. A machine's
 # first record counts from here, as a fleet's history may begin before it.
 BEGINNING = datetime(1980, 1, 1, tzinfo=UTC)
+# A row's place in its part, from 0 on. No sensor can be called so.
+NUMBER = "rowid"
 _LAST_CYCLE = 10_000_000
 _LONGEST_PAST = 100_000  # cycles before the records begin, in which parts were replaced
 
@@ -82,6 +84,21 @@ class Column:
     def value(self) -> str:
         """The cell in canonical form, quoted for SQL; null where it has none."""
         return quoted(self.name)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a look at all rows of a part at once says about each: see `survey`.
+
+    The numbers in the columns `sound` are finite and in range, and `blanks` says whether a row may
+    be without any reading.
+    """
+
+    sound: frozenset[str] = frozenset()
+    blanks: bool = True
+
+
+UNSEEN = Survey()
 
 
 @dataclass(frozen=True)
@@ -143,12 +160,24 @@ def bit(reason: str) -> int:
     return 1 << REASONS.index(reason)
 
 
-def canonical(fleet: Fleet, table: str, rows: str, types: Mapping[str, str], now: datetime) -> str:
+def is_number(sql_type: str) -> bool:
+    """Whether a column of this type holds numbers, and not text that may or may not be some."""
+    return bool(_NUMBERS.fullmatch(sql_type))
+
+
+def canonical(
+    fleet: Fleet,
+    table: str,
+    rows: str,
+    types: Mapping[str, str],
+    now: datetime,
+    survey: Survey = UNSEEN,
+) -> str:
     """SQL that brings `rows` to canonical form and marks those that a check refuses.
 
-    `rows` is a SELECT of the data's own columns in the order of `columns`, and `types` are their
-    SQL types by name. Besides the canonical columns that the data has it yields `refusals` (bits, 0
-    for a good row) and `fingerprint`.
+    `rows` is a SELECT of the data's own columns in the order of `columns`, and `NUMBER` behind
+    them; `types` are their SQL types by name. Besides the canonical columns that the data has it
+    yields `refusals` (bits, 0 for a good row) and `NUMBER`.
     """
     found = columns(fleet, table)
     # By their places: to DuckDB columns that differ in their case alone are one.
@@ -160,21 +189,33 @@ def canonical(fleet: Fleet, table: str, rows: str, types: Mapping[str, str], now
     )
     refusals = " + ".join(
         f"CASE WHEN {check.predicate} THEN {bit(check.reason)} ELSE 0 END"
-        for check in checks(fleet, table, types, now)
+        for check in checks(fleet, table, types, now, survey)
     )
     values = ", ".join(column.value for column in found)
+    names = ", ".join([*places, NUMBER])
     return (
-        f"SELECT ({refusals})::BIGINT AS refusals, {fingerprint(fleet, table)} AS fingerprint, "
-        f"{values} FROM (SELECT {cells} FROM ({rows}) AS data({', '.join(places)}))"
+        f"SELECT ({refusals})::BIGINT AS refusals, {NUMBER}, {values} "
+        f"FROM (SELECT {cells}, {NUMBER} FROM ({rows}) AS data({names}))"
     )
 
 
-def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) -> list[Check]:
-    """What a single row can be refused for, in terms of its raw and canonical cells."""
+def checks(
+    fleet: Fleet,
+    table: str,
+    types: Mapping[str, str],
+    now: datetime,
+    survey: Survey = UNSEEN,
+) -> list[Check]:
+    """What a single row can be refused for, in terms of its raw and canonical cells.
+
+    A check that no row can fail, by the types of the data or by the `survey`, is left out.
+    """
     found = {column.name: column for column in columns(fleet, table)}
     times = [found[name] for name in ("timestamp", "received") if name in found]
     own = [found[name] for name in found if name not in (*key(fleet, table), "received")]
     numbers = [column for column in own if column.kind == "number"]
+    texts = [column for column in numbers if not is_number(types[column.source])]
+    suspects = [column for column in numbers if column.name not in survey.sound]
     naive = _any(_is_naive(column, types[column.source], fleet) for column in times)
     table_of_checks = [Check("missing_machine", "machine_id IS NULL")]
     if "timestamp" in found:
@@ -193,9 +234,9 @@ def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) ->
         table_of_checks.append(Check("received_before_event", "received < timestamp"))
     table_of_checks += [
         Check("naive_timestamp", naive),
-        Check("not_a_number", _any(_is_not_understood(column) for column in numbers)),
-        Check("not_finite", _any(f"NOT isfinite({column.value})" for column in numbers)),
-        Check("out_of_range", _any(_out_of_range(fleet, table, numbers))),
+        Check("not_a_number", _any(_is_not_understood(column) for column in texts)),
+        Check("not_finite", _any(f"NOT isfinite({column.value})" for column in suspects)),
+        Check("out_of_range", _any(_out_of_range(fleet, table, suspects))),
         Check("unknown_category", _any(_unknown_categories(fleet, table))),
     ]
     if not fleet.counts_cycles:  # a cycle is no time of day: none is ancient or in the future
@@ -203,7 +244,7 @@ def checks(fleet: Fleet, table: str, types: Mapping[str, str], now: datetime) ->
         future = _any(f"{column.value} > {moment(now)}" for column in times)
         table_of_checks.append(Check("ancient_timestamp", ancient))
         table_of_checks.append(Check("future_timestamp", future))
-    if table == "telemetry":
+    if table == "telemetry" and survey.blanks:
         empty = " AND ".join(_is_empty(column) for column in numbers)
         table_of_checks.append(Check("no_reading", empty))
     if "code" in found:
@@ -226,7 +267,7 @@ def _canonical_cell(cell: str, column: Column, sql_type: str, fleet: Fleet, tabl
 
 def _number(cell: str, sql_type: str) -> str:
     """Adding zero turns -0.0 into 0.0, so that equal readings are equal to the last bit."""
-    if _NUMBERS.fullmatch(sql_type):
+    if is_number(sql_type):
         return f"CAST({cell} AS DOUBLE) + 0.0"
     return f"TRY_CAST({_text(cell, sql_type)} AS DOUBLE) + 0.0"
 

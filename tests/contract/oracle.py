@@ -10,13 +10,13 @@ class Row:
     """One row of a feature view."""
 
     key: tuple[object, ...]
-    event: datetime
+    event: datetime | None
     created: datetime | None
     values: tuple[object, ...]
 
 
 def visible(row: Row, cutoff: datetime, *, as_known: bool) -> bool:
-    if row.event > cutoff:
+    if row.event is None or row.event > cutoff:
         return False
     return not as_known or (row.created is not None and row.created <= cutoff)
 
@@ -24,15 +24,17 @@ def visible(row: Row, cutoff: datetime, *, as_known: bool) -> bool:
 def answer(
     rows: Iterable[Row],
     key: Sequence[object],
-    cutoff: datetime,
+    cutoff: datetime | None,
     *,
     as_known: bool,
     time_to_live: timedelta | None,
 ) -> Row | None:
     """The row of `key` that counts at `cutoff`. Of equal rows it is the last one."""
     winner = None
+    if cutoff is None or None in key:
+        return None
     for row in rows:
-        if None in key or row.key != tuple(key) or not visible(row, cutoff, as_known=as_known):
+        if row.key != tuple(key) or not visible(row, cutoff, as_known=as_known):
             continue
         if winner is None or _age(row) >= _age(winner):
             winner = row

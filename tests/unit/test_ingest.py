@@ -8,6 +8,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -443,3 +445,59 @@ def test_a_run_that_is_killed_at_any_moment_and_run_again_ends_the_same(tmp_path
     assert len(places) == 7
     for place in places:
         assert {name: contents(place / name) for name in ("raw", "quarantine")} == expected
+
+
+@pytest.mark.parametrize("reason", ["not_finite", "out_of_range", "no_reading"])
+def test_one_bad_reading_in_a_parquet_file_is_found_whatever_its_statistics_say(
+    tmp_path: Path, reason: str
+) -> None:
+    heat = {"not_finite": float("nan"), "out_of_range": 100.5, "no_reading": None}[reason]
+    source = write_parquet(tmp_path / "in", raw(reading(1, iso(1))))
+    readings = [reading(1, iso(hour)) for hour in range(1, 9)] + [reading(1, iso(9), heat=heat)]
+    if reason == "no_reading":
+        readings[-1]["sound"] = None
+    # Arrow leaves NaN out of the least and the largest value that it writes beside a column.
+    pq.write_table(pa.Table.from_pylist(readings), source / "readings.parquet")
+
+    result = take_in(plant(), source, tmp_path)
+
+    assert result.reasons == {reason: 1}
+    assert result.tables["telemetry"].new == 8
+
+
+def test_a_file_that_changes_between_check_and_commit_leaves_the_store_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_parquet(tmp_path / "in", raw(reading(1, iso(1))))
+    write = RawStore.draft
+
+    def change(*arguments: Any) -> Any:
+        write_parquet(tmp_path / "in", raw(reading(1, iso(1), heat=1000.0)))
+        return write(*arguments)
+
+    monkeypatch.setattr(RawStore, "draft", change)
+    with pytest.raises(DataError, match=r"\.parquet was changed while it was read"):
+        take_in(plant(), source, tmp_path)
+
+    assert not (tmp_path / "raw").exists()
+
+
+def test_a_file_with_a_column_called_as_duckdb_counts_rows_is_taken_in(tmp_path: Path) -> None:
+    readings = [reading(1, iso(hour), File_Row_Number=7) for hour in range(3)]
+    source = write_parquet(tmp_path / "in", raw(*readings, reading(1, iso(3), heat=101)))
+
+    result = take_in(plant(), source, tmp_path)
+
+    assert (result.tables["telemetry"].new, result.refused) == (3, 1)
+    assert [row["row"] for row in refused(result)] == [4]
+
+
+def test_a_delivery_of_many_periods_is_cut_into_them(tmp_path: Path) -> None:
+    readings = [reading(1, iso(24 * day)) for day in range(6)]
+    fleet = plant(partition="day")
+
+    result = take_in(fleet, write_parquet(tmp_path / "in", raw(*readings)), tmp_path)
+
+    assert result.tables["telemetry"].new == 6
+    assert len(RawStore(tmp_path / "raw", fleet).files("telemetry")) == 6
+    assert len(stored(fleet, tmp_path)) == 6

@@ -1,0 +1,1 @@
+"""Feast's own universal tests of offline stores, pointed at ours."""
