@@ -85,7 +85,7 @@ benchmark: $(READY)   ## measure what the README claims of speed; SIZE=quick is 
 	$(BIN)/python -m millwright benchmark all --size $(SIZE) --json .millwright/benchmarks/$(SIZE).json
 
 feast-suite: $(READY) ## Feast's own tests of offline stores on ours; FEAST=folder of its repository
-	$(BIN)/python -m tests.feast_suite --feast $(FEAST)
+	$(BIN)/python tests/feast_suite --feast $(FEAST)
 
 plan: $(READY)        ## what `feast apply` would change
 	cd feature_repo && ../$(BIN)/feast plan
