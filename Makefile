@@ -57,6 +57,7 @@ $(READY): requirements/setup.txt requirements/dev.txt pyproject.toml millwright/
 lock: $(READY)        ## resolve pyproject.toml into requirements/ anew
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) --extra dev -o requirements/dev.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) --extra dev --extra spark -c requirements/dev.txt -o requirements/spark.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) --extra dev -c requirements/dev.txt -o requirements/feast-suite.txt pyproject.toml requirements/feast-suite.in
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) $(SMALL) -c requirements/dev.txt -o requirements/runtime.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) $(SMALL) -c requirements/dev.txt -o requirements/service.txt requirements/service.in
 	$(BIN)/uv pip compile --quiet --upgrade $(LOCK) -o requirements/setup.txt requirements/setup.in
@@ -84,8 +85,14 @@ benchmark: $(READY)   ## measure what the README claims of speed; SIZE=quick is 
 	mkdir -p .millwright/benchmarks
 	$(BIN)/python -m millwright benchmark all --size $(SIZE) --json .millwright/benchmarks/$(SIZE).json
 
-feast-suite: $(READY) ## Feast's own tests of offline stores on ours; FEAST=folder of its repository
-	$(BIN)/python tests/feast_suite --feast $(FEAST)
+feast-suite: .venv/feast-suite ## Feast's own tests of offline stores, on ours; FEAST=its repository
+	.venv/feast-suite/bin/python tests/feast_suite --feast $(FEAST) -n 2
+
+.venv/feast-suite: $(READY) requirements/feast-suite.txt
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $@
+	VIRTUAL_ENV=$@ $(BIN)/uv pip install --quiet --compile-bytecode --require-hashes -r requirements/feast-suite.txt
+	VIRTUAL_ENV=$@ $(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
 
 plan: $(READY)        ## what `feast apply` would change
 	cd feature_repo && ../$(BIN)/feast plan

@@ -1,6 +1,6 @@
 """Which of Feast's tests do not pass for which of our stores, and why."""
 
-CLI = "its command line reads with Feast's file store, which has nothing of what this store wrote"
+CLI = "it reads with Feast's file store, and removes what was saved as a folder of this machine"
 EXACT = "three right rows, but it compares Float32 features with 0.1 in double precision"
 STORAGE = "SavedDatasetStorage.from_data_source of Feast does not know PostgreSQLSource"
 QUERY = "rows are written into tables, not into queries"
