@@ -127,16 +127,12 @@ def leaner(other: str, times: float, *, ours: str) -> Claim:
 def under(ours: str, *, seconds: float | None = None, memory_mb: float | None = None) -> Claim:
     """`ours` takes less than so many seconds and so much memory."""
     limits = {"seconds": seconds, "peak_memory_mb": memory_mb}
-    said = [f"{seconds:g} s"] * (seconds is not None) + [f"{memory_mb} MB"] * (
-        memory_mb is not None
-    )
+    asked = {name: limit for name, limit in limits.items() if limit is not None}
+    units = {"seconds": "s", "peak_memory_mb": "MB"}
+    said = [f"{limit:,g} {units[name]}" for name, limit in asked.items()]
 
     def holds(figures: Figures) -> bool | None:
-        values = [
-            (getattr(figures[ours], name), limit)
-            for name, limit in limits.items()
-            if limit is not None
-        ]
+        values = [(getattr(figures[ours], name), limit) for name, limit in asked.items()]
         return None if any(v is None for v, _ in values) else all(v < most for v, most in values)
 
     return Claim(f"{ours} under {' and '.join(said)}", holds)

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from benchmarks import comparison, supervision
 from benchmarks.benchmark import Benchmark, Contender, Figure
@@ -67,7 +68,7 @@ class _Run:
         said = json.dumps([dict(self.size.options), list(self.benchmark.servers)])
         self.data = work / "data" / f"{made.__module__}.{made.__name__}-{_hash(said.encode())}"
         # Other code makes other data, in the place of the old.
-        self.stamp = _hash(Path(str(import_module(made.__module__).__file__)).read_bytes())
+        self.stamp = _hash(_code(import_module(made.__module__)))
         self.scratch = work / "scratch"
         self.results = work / "results" / f"{file_name(self.benchmark.name)}-{size}"
 
@@ -186,6 +187,16 @@ class _Run:
             equal=equal,
             repeats=seconds,
         )
+
+
+def _code(module: ModuleType) -> bytes:
+    """The code of a module, and of those of `benchmarks` that it imports as modules."""
+    parts = [
+        part
+        for part in vars(module).values()
+        if isinstance(part, ModuleType) and part.__name__.startswith("benchmarks.")
+    ]
+    return b"".join(Path(str(part.__file__)).read_bytes() for part in [module, *parts])
 
 
 def _hash(said: bytes) -> str:

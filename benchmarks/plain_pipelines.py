@@ -37,7 +37,7 @@ def ingest(fleet: Fleet, data: Path, folder: Path) -> None:
         checks = [pl.col("machine_id").is_in(known.implode()), *_checks(fleet, table)]
         good = rows.filter(pl.all_horizontal(checks))
         keys = key(fleet, table)
-        narrow = good.select(dict.fromkeys([*keys, "received"])).collect(engine="streaming")
+        narrow = good.select(list(dict.fromkeys([*keys, "received"]))).collect(engine="streaming")
         if narrow.select(keys).is_duplicated().any():
             good = good.unique([*keys, "received"])
         (folder / table).mkdir(parents=True)
@@ -165,7 +165,7 @@ def _windows(steps: pl.DataFrame, sensors: list[str], label: str, length: int) -
     products = steps.lazy().select(
         "machine_id",
         "step",
-        *(cells.name.suffix("|x"),),
+        cells.name.suffix("|x"),
         (cells * hour).name.suffix("|xt"),
         *(pl.when(pl.col(s).is_not_null()).then(hour).alias(f"{s}|t") for s in sensors),
         *(pl.when(pl.col(s).is_not_null()).then(hour * hour).alias(f"{s}|tt") for s in sensors),

@@ -122,11 +122,12 @@ class _Watch:
             self.done = event
 
     def _beyond(self) -> str | None:
-        """Which limit the process is beyond, if it is."""
-        if self.done is not None:
-            return None
+        """Which limit the process is beyond, if it is. With its work done, it has time alone."""
         now = time.monotonic()
         since = now - (self.begun or self.born)
+        if self.done is not None:
+            late = since > self.size.seconds + MAKING
+            return "ended: its result was not to be had" if late else None
         used = memory_mb([self.process.pid, *self.servers])
         if self.begun is not None and self.begun <= now:
             self.peak_mb = max(self.peak_mb, used)

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +10,32 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-_THREADS = 2
+
+class Content:
+    """The content of a table that comes in batches, of whatever size."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, Any] = {}
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take in the next rows."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            _feed(self._streams, name, column)
+
+    @property
+    def hash(self) -> str:
+        """A hash of all that was added."""
+        digests = {name: stream.hexdigest() for name, stream in self._streams.items()}
+        return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def content_hash(path: Path) -> str:
     """A hash of the columns of a parquet file, whoever wrote it and however it is laid out."""
-    streams: dict[str, Any] = {}
-    with pq.ParquetFile(path) as file, ThreadPoolExecutor(_THREADS) as workers:
+    content = Content()
+    with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(batch_size=1 << 16):
-            feed = partial(_feed, streams)  # a column has streams of its own
-            list(workers.map(feed, batch.schema.names, batch.columns))
-    digests = {name: stream.hexdigest() for name, stream in streams.items()}
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+            content.add(batch)
+    return content.hash
 
 
 def _feed(streams: dict[str, Any], name: str, column: Any) -> None:

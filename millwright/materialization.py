@@ -27,6 +27,7 @@ from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, InputError
 from millwright.sql import moment, quoted
 from millwright.stores import parquet_files
+from millwright.stores.asof_join import to_microseconds
 from millwright.stores.online_load import load
 from millwright.stores.online_rows import OrderedOnlineStore
 from millwright.stores.parquet_files import EPOCH
@@ -107,7 +108,7 @@ def materialize(
         MillwrightError: after the writing, a row is not in the online store.
     """
     end = min(now.replace(tzinfo=UTC) if now.tzinfo is None else now, datetime.now(UTC))
-    found = [_view(store, name) for name in views]
+    found = _views(store, views)
     with reporting(progress) if progress else nullcontext():
         return [_materialize(store, view, end) for view in found]
 
@@ -128,15 +129,14 @@ def newest_known(source: Source, now: datetime) -> pa.Table:
     newest = source.newest(now)
     if source.created is None or not newest.num_rows:
         return newest
-    known = f"coalesce({quoted(source.created)} <= {moment(now)}, false)"
+    times = to_microseconds(newest[source.created])
+    known: Any = pc.less_equal(times, pa.scalar(now, times.type)).fill_null(fill_value=False)
+    if pc.all(known).as_py():
+        return newest
+    found = [newest.filter(known)]
     with parquet_files.connect() as connection:
-        connection.register("newest", newest)
-        late = connection.execute(f"SELECT * FROM newest WHERE NOT {known}").to_arrow_table()
-        if not late.num_rows:
-            return newest
-        connection.register("late", late)
-        found = [connection.execute(f"SELECT * FROM newest WHERE {known}").to_arrow_table()]
-        query = _newest_of_late(source, known)
+        connection.register("late", newest.filter(pc.invert(known)))
+        query = _newest_of_late(source, now)
         connection.register("rows", _numbered(source.all(EPOCH, now, features=False)))
         times = connection.execute(query).to_arrow_table()[source.event]
         if len(times):
@@ -146,16 +146,16 @@ def newest_known(source: Source, now: datetime) -> pa.Table:
     return pa.concat_tables(rows.select(newest.column_names).cast(newest.schema) for rows in found)
 
 
-def _newest_of_late(source: Source, known: str) -> str:
+def _newest_of_late(source: Source, now: datetime) -> str:
     """SQL for the newest known one of `rows` for each key of `late`; of equal ones the last."""
     keys = ", ".join(map(quoted, source.keys))
     times = f"{quoted(source.event)} DESC, {quoted(str(source.created))} DESC"
     return f"""
         SELECT * EXCLUDE ({quoted(NUMBER)})
-        FROM rows SEMI JOIN late USING ({keys})
-        WHERE {known}
+        FROM rows {f"SEMI JOIN late USING ({keys})" if keys else ""}
+        WHERE {quoted(str(source.created))} <= {moment(now)}
         QUALIFY row_number() OVER (
-            PARTITION BY {keys} ORDER BY {times}, {quoted(NUMBER)} DESC
+            {f"PARTITION BY {keys}" if keys else ""} ORDER BY {times}, {quoted(NUMBER)} DESC
         ) = 1
     """
 
@@ -170,7 +170,7 @@ def _record(store: FeatureStore, view: FeatureView, end: datetime) -> None:
     Feast would add an interval with each run and never take one away. As ours begin at the
     beginning, the last one says it all.
     """
-    published = store.get_feature_view(view.name)
+    published = store.registry.get_feature_view(view.name, store.project)
     published.materialization_intervals = [(EPOCH, end)]
     published.state = FeatureViewState.AVAILABLE_ONLINE
     store.registry.apply_feature_view(published, store.project)
@@ -188,13 +188,17 @@ def _online(store: FeatureStore) -> OrderedOnlineStore:
 
 def _source(store: FeatureStore, view: FeatureView) -> Source:
     entities = [store.get_entity(name) for name in view.entities]
-    return Source(store, view, *_get_column_names(view, entities))
+    keys, features, event, created = _get_column_names(view, entities)
+    return Source(store, view, keys, features, event, created or None)
 
 
-def _view(store: FeatureStore, name: str) -> FeatureView:
-    names = [view.name for view in store.list_feature_views()]
-    if name not in names:
-        raise InputError(
-            f"Feast knows no feature view '{name}'; {nearest(name, names)} Publish it: feast apply"
-        )
-    return store.get_feature_view(name)
+def _views(store: FeatureStore, names: Sequence[str]) -> list[FeatureView]:
+    """The views as the registry has them: the feature store hides the entity of one without any."""
+    known = {view.name: view for view in store.registry.list_feature_views(store.project)}
+    for name in names:
+        if name not in known:
+            raise InputError(
+                f"Feast knows no feature view '{name}'; {nearest(name, [*known])} "
+                "Publish it: feast apply"
+            )
+    return [known[name] for name in names]

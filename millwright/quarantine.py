@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from millwright.content import content_hash
 from millwright.errors import InputError
 from millwright.files import put_into_place
-from millwright.raw_store import write_parquet
+from millwright.raw_files import write_parquet
 from millwright.sql import literal, quoted
 from millwright.staging import Staging, forget_rejects
 from millwright.validation import NUMBER, REASONS, bit, columns
@@ -24,8 +23,9 @@ def set_aside(staging: Staging, table: str, quarantine: Path, scratch: Path) -> 
     draft = scratch / f"refused-{table}.parquet"
     parts = range(len(staging.parts[table]))
     rows = " UNION ALL ".join(f"({_originals(staging, table, number)})" for number in parts)
-    write_parquet(staging.connection, f"SELECT * FROM ({rows}) ORDER BY origin, row", draft)
-    path = quarantine / f"{table}-{content_hash(draft)[:16]}.parquet"
+    ordered = f"SELECT * FROM ({rows}) ORDER BY origin, row"
+    content = write_parquet(staging.connection, ordered, draft)
+    path = quarantine / f"{table}-{content[:16]}.parquet"
     try:
         if not path.exists():
             put_into_place(draft, path)

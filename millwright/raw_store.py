@@ -19,6 +19,7 @@ import json
 import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,13 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from millwright.configuration import Strict
-from millwright.content import content_hash
 from millwright.errors import InputError, MillwrightError, first_line
 from millwright.files import put_into_place
 from millwright.fleet import Fleet
 from millwright.periods import FORMATS, label
-from millwright.sql import files, literal, moment, parquet, quoted
+from millwright.raw_files import write_parquet
+from millwright.sql import files, moment, parquet, quoted
+from millwright.stores.progress import counting
 from millwright.validation import key, schema
 
 _ID_LENGTH = 16
@@ -62,6 +64,14 @@ class Batch(Strict):
     source: str
     refused: int
     files: tuple[Piece, ...]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A file that a batch shall hold, in a scratch folder, and the hash of its content."""
+
+    piece: Piece
+    content: str
 
 
 class RawStore:
@@ -172,7 +182,7 @@ class RawStore:
             if created and not any(self.folder.iterdir()):
                 self.folder.rmdir()
 
-    def draft(self, connection: Any, rows: Mapping[str, str], scratch: Path) -> list[Piece]:
+    def draft(self, connection: Any, rows: Mapping[str, str], scratch: Path) -> list[Draft]:
         """Write what `commit` shall append: for each table the rows that its SQL selects.
 
         Raises:
@@ -185,7 +195,7 @@ class RawStore:
                 for draft in self._write_drafts(connection, table, sql, scratch)
             ]
 
-    def commit(self, drafts: Sequence[Piece], scratch: Path, source: str, refused: int) -> Batch:
+    def commit(self, drafts: Sequence[Draft], scratch: Path, source: str, refused: int) -> Batch:
         """Append what `draft` wrote to `scratch` as one batch.
 
         Raises:
@@ -194,10 +204,11 @@ class RawStore:
         with self._writing():
             committed = self.batches()
             self._remove_leftovers(committed)
-            name = _batch_name(drafts, scratch)
+            name = _batch_name(drafts)
+            pieces = [draft.piece for draft in drafts]
             files = tuple(
-                self._move_into_place(draft, scratch, name)
-                for draft in sorted(drafts, key=lambda draft: (draft.table, draft.period or ""))
+                self._move_into_place(piece, scratch, name)
+                for piece in sorted(pieces, key=lambda piece: (piece.table, piece.period or ""))
             )
             batch = Batch(
                 batch=name,
@@ -213,7 +224,7 @@ class RawStore:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, duckdb.Error) as err:
+        except (OSError, duckdb.Error, pa.ArrowException) as err:
             raise MillwrightError(
                 f"cannot write a batch to the raw store {self.folder}: {first_line(err)}; "
                 "the store is as it was"
@@ -248,7 +259,7 @@ class RawStore:
         first, last = label(piece.first, self.fleet), label(piece.last, self.fleet)
         return any(first <= period <= last for period in periods)
 
-    def _write_drafts(self, connection: Any, table: str, rows: str, scratch: Path) -> list[Piece]:
+    def _write_drafts(self, connection: Any, table: str, rows: str, scratch: Path) -> list[Draft]:
         """Write one sorted file for each period to `scratch`; each is named after its place."""
         names = list(schema(self.fleet, table))
         timed = "timestamp" in names
@@ -258,34 +269,33 @@ class RawStore:
             f"SELECT {period} AS period, count(*), {limits}, min(received), max(received) "
             f"FROM ({rows}) GROUP BY period ORDER BY period"
         ).fetchall()
+        chosen = ", ".join(map(quoted, names))
+        order = ", ".join(map(quoted, [*key(self.fleet, table), "received"]))
         drafts = []
-        for period, count, first, last, first_received, last_received in found:
-            part = f"WHERE timestamp BETWEEN {moment(first)} AND {moment(last)}" if timed else ""
-            file = f"{table}-{period}.parquet"
-            order = ", ".join(map(quoted, [*key(self.fleet, table), "received"]))
-            write_parquet(
-                connection,
-                f"SELECT {', '.join(map(quoted, names))} FROM ({rows}) {part} ORDER BY {order}",
-                scratch / file,
-            )
-            drafts.append(
-                Piece(
+        with counting(f"writing {table}", sum(count for _, count, *_ in found)) as advance:
+            for period, count, first, last, first_received, last_received in found:
+                piece = Piece(
                     table=table,
                     period=period,
-                    file=file,
+                    file=f"{table}-{period}.parquet",
                     rows=count,
                     first=first,
                     last=last,
                     first_received=first_received,
                     last_received=last_received,
                 )
-            )
+                part = (
+                    f"WHERE timestamp BETWEEN {moment(first)} AND {moment(last)}" if timed else ""
+                )
+                sql = f"SELECT {chosen} FROM ({rows}) {part} ORDER BY {order}"
+                content = write_parquet(connection, sql, scratch / piece.file, advance)
+                drafts.append(Draft(piece, content))
         return drafts
 
-    def _move_into_place(self, draft: Piece, scratch: Path, batch: str) -> Piece:
-        file = Path(draft.table, draft.period or "", f"{batch}.parquet")
-        put_into_place(scratch / draft.file, self.folder / file)
-        return draft.model_copy(update={"file": file.as_posix()})
+    def _move_into_place(self, piece: Piece, scratch: Path, batch: str) -> Piece:
+        file = Path(piece.table, piece.period or "", f"{batch}.parquet")
+        put_into_place(scratch / piece.file, self.folder / file)
+        return piece.model_copy(update={"file": file.as_posix()})
 
     def _write_manifest(self, batch: Batch, scratch: Path) -> None:
         draft = scratch / "manifest.json"
@@ -298,11 +308,6 @@ class RawStore:
             for path in (self.folder / table).rglob("*.parquet"):
                 if path not in named:
                     path.unlink()
-
-
-def write_parquet(connection: Any, rows: str, path: Path) -> None:
-    """Write the rows that the SQL `rows` selects to `path`, in its order."""
-    connection.execute(f"COPY ({rows}) TO {literal(str(path))} (FORMAT parquet)")
 
 
 def _blames_content(err: OSError | duckdb.Error) -> bool:
@@ -333,8 +338,8 @@ def _read_manifest(path: Path) -> Batch:
         ) from err
 
 
-def _batch_name(drafts: Sequence[Piece], scratch: Path) -> str:
+def _batch_name(drafts: Sequence[Draft]) -> str:
     content = sorted(
-        (draft.table, draft.period or "", content_hash(scratch / draft.file)) for draft in drafts
+        (draft.piece.table, draft.piece.period or "", draft.content) for draft in drafts
     )
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:_ID_LENGTH]

@@ -42,7 +42,7 @@ class Part:
     `rows` is SQL that yields the needed columns, as `columns` lists them, in the order of the data,
     and `NUMBER`, which is null where the source cannot tell; `types` are their SQL types by name.
     Scanning CSV fills DuckDB's `reject_errors` with malformed lines. A part with a `file` is as
-    quick to read again as a copy of it would be.
+    quick to read again as a copy of it would be, and has `count` rows.
     """
 
     origin: str
@@ -50,6 +50,7 @@ class Part:
     types: Mapping[str, str]
     is_csv: bool = False
     file: Path | None = None
+    count: int = 0
     stamp: tuple[int, ...] = ()
 
     def verify(self) -> None:
@@ -382,7 +383,10 @@ def _parquet_part(connection: Any, path: Path, origin: str, wanted: Sequence[str
     if "file_row_number" in map(str.lower, types):  # a column of the data hides DuckDB's own
         rows = f"SELECT {chosen}, NULL::BIGINT AS {NUMBER} FROM {parquet([path])}"
         return Part(origin, rows, wanted_types)
-    return Part(origin, rows, wanted_types, file=path, stamp=stamp)
+    (count,) = connection.execute(
+        f"SELECT num_rows FROM parquet_file_metadata({file(path)})"
+    ).fetchone()
+    return Part(origin, rows, wanted_types, file=path, count=count, stamp=stamp)
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

@@ -8,14 +8,15 @@ never copied; of all else it is a table. `fingerprint`, a hash of what a row say
 rows that share their key with others.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
 from millwright.errors import DataError, MillwrightError, first_line
 from millwright.fleet import Fleet
@@ -23,6 +24,7 @@ from millwright.raw_store import RawStore
 from millwright.settings import Engine
 from millwright.sources import Part, Source
 from millwright.sql import moment, quoted
+from millwright.stores.progress import counting
 from millwright.survey import survey
 from millwright.validation import (
     BEGINNING,
@@ -77,7 +79,7 @@ def workspace(scratch: Path, engine: Engine) -> Iterator[Any]:
             ):
                 connection.execute(setting)
             yield connection
-    except duckdb.Error as err:
+    except (duckdb.Error, pa.ArrowException) as err:  # the latter of rows that are fetched
         raise MillwrightError(
             f"the ingest failed in {scratch}: {first_line(err)}; the store is as it was"
         ) from err
@@ -102,18 +104,20 @@ class Staging:
         parts = self.parts[table] = list(source.parts(self.connection, table))
         in_place = all(part.file for part in parts)
         read: list[str] = []
-        for number, part in enumerate(parts):
-            try:
-                read.append(self._canonical(table, number, part))
-                if not in_place:
-                    self._copy(table, number, part, read.pop())
-                    read.append(f"SELECT *, {NUMBER} FROM wide_{table} WHERE part = {number}")
-                self._note(table, read[-1])
-            except duckdb.Error as err:
-                raise DataError(
-                    f"table '{table}': cannot read {part.origin} in {source.name}: "
-                    f"{first_line(err)}; restore it"
-                ) from err
+        with _counting(table, parts) as advance:
+            for number, part in enumerate(parts):
+                try:
+                    read.append(self._canonical(table, number, part))
+                    if not in_place:
+                        self._copy(table, number, part, read.pop())
+                        read.append(f"SELECT *, {NUMBER} FROM wide_{table} WHERE part = {number}")
+                    self._note(table, read[-1])
+                except duckdb.Error as err:
+                    raise DataError(
+                        f"table '{table}': cannot read {part.origin} in {source.name}: "
+                        f"{first_line(err)}; restore it"
+                    ) from err
+                advance(part.count)
         if in_place:
             self._do(f"CREATE VIEW wide_{table} AS {' UNION ALL '.join(read)}")
         self._refuse_nothing(source, table)
@@ -155,11 +159,14 @@ class Staging:
             "refusals = 0 AND fate <> 'unchanged' AS lands "
             f"FROM {table} WHERE refusals > 0 OR fate <> 'new'"
         )
-        rows = (
-            f"SELECT {chosen} FROM wide_{table} AS wide LEFT JOIN odd_{table} AS odd "
-            f"ON odd.part = wide.part AND odd.place = wide.{NUMBER} "
-            "WHERE odd.place IS NULL OR odd.lands"
-        )
+        if not self._rows(f"FROM odd_{table} LIMIT 1"):
+            rows = f"SELECT {', '.join(names)} FROM wide_{table}"
+        else:
+            rows = (
+                f"SELECT {chosen} FROM wide_{table} AS wide LEFT JOIN odd_{table} AS odd "
+                f"ON odd.part = wide.part AND odd.place = wide.{NUMBER} "
+                "WHERE odd.place IS NULL OR odd.lands"
+            )
         periods = self._periods(table, "refusals = 0 AND fate <> 'unchanged'")
         if periods and len(periods) > _PERIODS_AT_ONCE and self._in_place(table):
             self._do(f"CREATE TABLE landing_{table} AS {rows}")
@@ -376,6 +383,12 @@ class Staging:
 def forget_rejects(connection: Any) -> None:
     """Drop what reading CSV left behind, before more of it is read."""
     connection.execute("DROP TABLE IF EXISTS reject_errors; DROP TABLE IF EXISTS reject_scans")
+
+
+def _counting(table: str, parts: list[Part]) -> AbstractContextManager[Callable[[int], None]]:
+    """Report the rows that are read, where files tell beforehand how many they have."""
+    total = sum(part.count for part in parts)
+    return counting(f"reading {table}", total) if total else nullcontext(lambda _rows: None)
 
 
 def _same(left: str, right: str, names: list[str]) -> str:

@@ -4,6 +4,7 @@ One pass over a column says whether all its readings are in range; and where no 
 reading, none need be asked.
 """
 
+from math import isfinite
 from typing import Any
 
 from millwright.fleet import Fleet
@@ -23,24 +24,25 @@ def survey(connection: Any, fleet: Fleet, table: str, part: Part) -> Survey:
         return UNSEEN
     names = ", ".join(f"c{place}" for place in range(len(found)))
     rows = f"({part.rows}) AS data({names})"
-    strays = ", ".join(
-        f"coalesce(bool_or({_strays(fleet, table, cell, column)}), false)"
-        for cell, column in numbers.items()
-    )
-    suspicious = connection.execute(f"SELECT {strays} FROM {rows}").fetchone()
+    # Extremes may come from what a file says of itself, where some writers keep no trace of NaN;
+    # a sum comes from the rows, and is not finite if one of them is not.
+    extremes = ", ".join(f"min({cell})::DOUBLE, max({cell})::DOUBLE" for cell in numbers)
+    limits = connection.execute(f"SELECT {extremes} FROM {rows}").fetchone()
+    sums = ", ".join(f"sum({cell}::DOUBLE)" for cell in numbers)
+    totals = connection.execute(f"SELECT {sums} FROM {rows}").fetchone()
     empty = " AND ".join(f"{cell} IS NULL" for cell in numbers)
     blanks = connection.execute(f"SELECT 1 FROM {rows} WHERE {empty} LIMIT 1").fetchone()
-    pairs = zip(numbers.values(), suspicious, strict=True)
-    return Survey(frozenset(column.name for column, stray in pairs if not stray), bool(blanks))
+    sound = (
+        column.name
+        for column, low, high, total in zip(
+            numbers.values(), limits[::2], limits[1::2], totals, strict=True
+        )
+        if total is None or (isfinite(total) and _in_range(fleet, table, column, low, high))
+    )
+    return Survey(frozenset(sound), bool(blanks))
 
 
-def _strays(fleet: Fleet, table: str, cell: str, column: Column) -> str:
-    """Whether a number is not finite or outside its range."""
+def _in_range(fleet: Fleet, table: str, column: Column, low: float, high: float) -> bool:
     entries: Any = fleet.sensors if table == "telemetry" else fleet.attributes
     limits = entries[column.name].range
-    # Asked for by itself: what DuckDB takes from a file's statistics about a range leaves out
-    # NaN, of which some writers keep no trace there.
-    infinite = f"NOT isfinite({cell}::DOUBLE)"
-    if limits is None:
-        return infinite
-    return f"{infinite} OR {cell}::DOUBLE NOT BETWEEN {limits[0]!r} AND {limits[1]!r}"
+    return limits is None or bool(limits[0] <= low and high <= limits[1])

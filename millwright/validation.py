@@ -49,7 +49,8 @@ REASONS = (
     "conflicting_duplicate",
 )
 
-_NUMBERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER|FLOAT|DOUBLE|BOOLEAN|DECIMAL\(.*\)")
+_INTEGERS = re.compile(r"U?(TINY|SMALL|BIG|HUGE)INT|U?INTEGER")
+_NUMBERS = re.compile(rf"{_INTEGERS.pattern}|FLOAT|DOUBLE|BOOLEAN|DECIMAL\(.*\)")
 _NAIVE_TIMES = frozenset(("TIMESTAMP", "TIMESTAMP_S", "TIMESTAMP_MS", "TIMESTAMP_NS", "DATE"))
 _CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?"
 _NAIVE = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}([ T]{_CLOCK})?\s*"
@@ -274,6 +275,8 @@ def _number(cell: str, sql_type: str) -> str:
 
 def _name(cell: str, sql_type: str) -> str:
     """Names and whole numbers as text: a column of integers with a gap is written as 1.0."""
+    if _INTEGERS.fullmatch(sql_type):
+        return f"CAST({cell} AS VARCHAR)"
     text = f"trim({_text(cell, sql_type)})"
     if sql_type in ("FLOAT", "DOUBLE"):
         text = f"CASE WHEN isfinite({cell}) THEN {text} END"

@@ -20,16 +20,17 @@ def ingest_tables(
 ) -> Annotated[dict[str, Any], "ingest_counts"]:
     """Append the good rows of `source` to the raw store and set the others aside."""
     project = opened(fleet)
-    result = ingest(
-        project.fleet,
-        open_source(os.environ.get(SOURCE_VARIABLE, source), project.fleet),
-        project.raw,
-        project.state.quarantine(fleet),
-        project.settings.engine,
-        now=datetime.now(UTC),
-        received=datetime.fromisoformat(received) if received else None,
-        progress=lambda doing: terminal.say(f"  {doing}"),
-    )
+    with terminal.progress():  # of the rows that are read and written
+        result = ingest(
+            project.fleet,
+            open_source(os.environ.get(SOURCE_VARIABLE, source), project.fleet),
+            project.raw,
+            project.state.quarantine(fleet),
+            project.settings.engine,
+            now=datetime.now(UTC),
+            received=datetime.fromisoformat(received) if received else None,
+            progress=lambda doing: terminal.say(f"  {doing}"),
+        )
     return result.summary()
 
 

@@ -29,6 +29,7 @@ from feast.infra.registry.base_registry import BaseRegistry
 from pydantic import Field, StrictStr
 
 from millwright.errors import InputError
+from millwright.sql import quoted
 from millwright.stores import asof_cutoffs, asof_join, parquet_files, parquet_writes, places
 from millwright.stores.asof_join import History
 from millwright.stores.parquet_files import Table
@@ -238,7 +239,7 @@ def _tables(
     return {
         source.name: _files(source, config)
         for source in registry.list_data_sources(project)
-        if isinstance(source, FileSource) and source.name in query
+        if isinstance(source, FileSource) and quoted(source.name) in query
     }
 
 

@@ -19,7 +19,7 @@ INSTANT = pa.timestamp("us", tz="UTC")
 def of_query(
     connection: duckdb.DuckDBPyConnection, query: str, tables: Mapping[str, Table]
 ) -> pa.Table:
-    """The rows of a query in DuckDB's SQL, which may name `tables`, and files by their paths.
+    """The rows of a query in DuckDB's SQL, which may name `tables` that have files, and files.
 
     Raises:
         InputError: it is no single SELECT, or cannot be answered.
@@ -30,7 +30,7 @@ def of_query(
         if [each.type for each in statements] != [duckdb.StatementType.SELECT]:
             raise InputError("entity_df must be one SELECT, or a DataFrame")
         for name, table in tables.items():
-            if name in query and table.paths:
+            if table.paths:
                 table.attach(connection)
                 connection.execute(f"CREATE TEMP VIEW {quoted(name)} AS SELECT * FROM {table.sql}")
         rows: pa.Table = connection.execute(statements[0]).to_arrow_table()

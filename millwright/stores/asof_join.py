@@ -16,10 +16,9 @@ Other ways pair every cut-off with all earlier rows of its key and drop all but 
 """
 
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -37,8 +36,17 @@ from millwright.stores.asof_features import (
     fetch,
     stretches,
 )
-from millwright.stores.asof_keys import Cutoffs, Sorted
-from millwright.stores.asof_search import BYTES_A_ROW, NEVER, Numbers, Rows, search
+from millwright.stores.asof_keys import Cutoffs, Sorted, comparable
+from millwright.stores.asof_search import (
+    BYTES_A_ROW,
+    NEVER,
+    Numbers,
+    Rows,
+    merged,
+    ranked,
+    search,
+)
+from millwright.stores.duckdb_reader import reader, share, spill_folder
 from millwright.stores.parquet_files import (
     ROW_NUMBER,
     Table,
@@ -50,11 +58,7 @@ from millwright.stores.parquet_files import (
 from millwright.stores.progress import counting
 
 FOREVER = 2**61  # microseconds: longer than any two timestamps are apart
-# What one of the parts of a join takes at most, of `memory_limit` or in bytes: the keys and times
-# that are searched at once, or the features that are kept in memory when a result is streamed.
-SHARE, MOST = 1 / 4, 2**30
 STRETCHES = 256  # of a streamed result, each with a file for each view
-ROWS_READ = 122_880  # at once; a row group of DuckDB's
 
 
 @dataclass(frozen=True)
@@ -128,8 +132,9 @@ def stream(
     size = max(rows_at_once, -(-cutoffs.num_rows // STRETCHES))
     parts = list(stretches(cutoffs.num_rows, size))
     given = Cutoffs(cutoffs, to_microseconds(cutoffs[timestamp]))
+    memory = share(connection) // max(len(histories), 1)
     found = [
-        _features(connection, history, given, parts, as_known=as_known, spilling=True)
+        _features(connection, history, given, parts, as_known=as_known, memory=memory)
         for history in histories
     ]
     with counting("rows joined", cutoffs.num_rows) as advance:
@@ -192,9 +197,9 @@ def _features(
     parts: list[Stretch],
     *,
     as_known: bool,
-    spilling: bool = False,
+    memory: int | None = None,
 ) -> Features:
-    """The features of `history` for all cut-offs; with `spilling` not all of them in memory."""
+    """The features of `history` for all cut-offs; what takes more than `memory` bytes spills."""
     names = tuple(history.keys)
     asked, (_, keys) = given.sorted(names), given.numbered(names)
     if not history.files.paths or not len(asked.rows):
@@ -205,16 +210,19 @@ def _features(
         _check_history(connection, history, kinds)
         oldest = int(asked.times.min()) - history.life if history.time_to_live else None
         span = within(history.event, kinds[history.event], oldest, int(asked.times.max()))
-        ids, ranks, events = _search(connection, history, asked, len(keys), span, as_known=as_known)
+        query = f"SELECT count(*) FROM {history.files.sql}"
+        total: int = connection.execute(query).fetchall()[0][0]
+        with counting(f"rows of {history.name} searched", total) as advance:
+            ids, ranks, events = _search(
+                connection, history, asked, len(keys), span, total, advance, as_known=as_known
+            )
         places = np.full(len(given.times), -1)
         places[asked.rows] = ranks
-        matches = Matches(ids, places)
         span = within(history.event, kinds[history.event], *events)
-        memory = _share(connection) if spilling else None
-        folder = _spill_folder(connection) / uuid.uuid4().hex
-        # Another query on this connection would end the reading.
-        reader = connection.execute(_wide(history, span)).to_arrow_reader(ROWS_READ)
-        return fetch(reader, matches, parts, memory, folder)
+        folder = spill_folder(connection) / uuid.uuid4().hex
+        with counting(f"rows of {history.name} read", total) as advance:
+            rows = reader(connection, _wide(history, span), advance)
+            return fetch(rows, Matches(ids, places), parts, memory, folder)
 
 
 def _check_history(
@@ -227,8 +235,7 @@ def _check_history(
     asked = {row[0]: row[1] for row in connection.execute("DESCRIBE keys").fetchall()}
     for index, (name, column) in enumerate(history.keys.items()):
         kind = asked[f"k{index}"]
-        # DuckDB would read numbers out of the text, and fail at the first that is none.
-        if (kind == "VARCHAR") != (kinds[column] == "VARCHAR"):
+        if not comparable(kind, kinds[column]):
             raise DataError(
                 f"key '{name}' is {kind} in the cut-offs, but '{column}' is {kinds[column]} in "
                 f"{history.files.place}; give them one type"
@@ -241,53 +248,30 @@ def _search(
     asked: Sorted,
     keys: int,
     span: str,
+    total: int,
+    advance: Callable[[int], None],
     *,
     as_known: bool,
 ) -> tuple[Numbers, Numbers, tuple[int, int]]:
     """The numbers of the rows found, rising; which of them each cut-off found; their event times.
 
-    As many of the `keys` are searched at once as there is memory for.
+    As many of the `keys` are searched at once as there is memory for, with `total` rows in all.
     """
     both = as_known and history.created is not None
-    total = connection.execute(f"SELECT count(*) FROM {history.files.sql}").fetchall()[0][0]
-    blocks = max(total * BYTES_A_ROW // _share(connection), 1)
+    blocks = max(total * BYTES_A_ROW // max(share(connection), 1), 1)
     size = -(-keys // blocks)
     found, first, last = [], FOREVER, -FOREVER
     for low in range(0, keys, size):
         query = _narrow(history, span, (low, low + size), both=both)
-        rows = Rows(*(each.to_numpy() for each in connection.execute(query).to_arrow_table()))
+        table = reader(connection, query, advance).read_all()
+        rows = Rows(*(each.to_numpy() for each in table.columns))
         part = slice(*np.searchsorted(asked.keys, [low, low + size]))
         places = search(rows, asked.keys[part], asked.times[part], as_known=both, life=history.life)
-        found.append(_ranked(rows.id, places))
+        found.append(ranked(rows.id, places))
         events = rows.event[places[places >= 0]]
         first = min(first, int(events.min(initial=FOREVER)))
         last = max(last, int(events.max(initial=-FOREVER)))
-    return *_merged(found), (first, last)
-
-
-def _ranked(numbers: Numbers, places: Numbers) -> tuple[Numbers, Numbers]:
-    """The numbers at `places`, each once and rising, and instead of a place its rank in them."""
-    used = np.zeros(len(numbers) + 1, bool)
-    used[places] = True  # -1 is the last
-    chosen = np.flatnonzero(used[:-1])
-    chosen = chosen[np.argsort(numbers[chosen], kind="stable")]
-    ranks = np.full(len(numbers) + 1, -1)
-    ranks[chosen] = np.arange(len(chosen))
-    return numbers[chosen], ranks[places]
-
-
-def _merged(found: list[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
-    """Numbers and ranks of several searches as those of one."""
-    if len(found) == 1:
-        return found[0]
-    starts = np.cumsum([0, *(len(numbers) for numbers, _ in found)])
-    every = np.concatenate(
-        [
-            np.where(ranks < 0, -1, ranks + start)
-            for (_, ranks), start in zip(found, starts, strict=False)
-        ]
-    )
-    return _ranked(np.concatenate([numbers for numbers, _ in found]), every)
+    return *merged(found), (first, last)
 
 
 def _narrow(history: History, span: str, keys: tuple[int, int], *, both: bool) -> str:
@@ -315,13 +299,3 @@ def _wide(history: History, span: str) -> str:
     ]
     selected = ", ".join([*features, f"{ROW_NUMBER} AS id"])
     return f"SELECT {selected} FROM {history.files.sql} WHERE {span}"
-
-
-def _share(connection: duckdb.DuckDBPyConnection) -> int:
-    """How many bytes one of the parts of a join may take."""
-    query = "SELECT parse_formatted_bytes(current_setting('memory_limit'))"
-    return min(int(connection.execute(query).fetchall()[0][0] * SHARE), MOST)
-
-
-def _spill_folder(connection: duckdb.DuckDBPyConnection) -> Path:
-    return Path(connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0])

@@ -5,8 +5,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from millwright.errors import InputError
 from millwright.stores.asof_search import Numbers
+
+# With those that end in INT, the types of DuckDB's whose values are numbers.
+NUMBERS = ("INTEGER", "UINTEGER", "FLOAT", "DOUBLE", "DECIMAL")
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Cutoffs:
     def _number(self, names: tuple[str, ...]) -> tuple[Numbers, pa.Table]:
         known, codes = self.known.copy(), np.zeros(len(self.times), np.int64)
         for name in names:
-            column = _plain(self.table[name]).dictionary_encode()
+            column = _encoded(self.table[name], name)
             known &= column.indices.is_valid().to_numpy(zero_copy_only=False)
             codes = codes * max(len(column.dictionary), 1) + column.indices.fill_null(0).to_numpy()
             if len(names) > 1:
@@ -64,10 +69,24 @@ class Cutoffs:
         rows = np.flatnonzero(known)
         firsts[codes[rows]] = rows
         used = firsts >= 0
-        chosen = self.table.select(list(names)).take(firsts[used])
-        keys = {f"k{index}": _plain(column) for index, column in enumerate(chosen.columns)}
+        first: Any = pa.array(firsts[used])
+        keys = {f"k{i}": _plain(self.table[name]).take(first) for i, name in enumerate(names)}
         keys["key"] = pa.array(np.arange(int(used.sum())), pa.int32())
         return np.where(known, (np.cumsum(used) - 1)[codes], -1), pa.table(keys)
+
+
+def comparable(kind: str, other: str) -> bool:
+    """Whether values of two of DuckDB's types can be equal.
+
+    DuckDB itself would read numbers out of text, and fail at the first that is none.
+    """
+    return _family(kind) == _family(other)
+
+
+def _family(kind: str) -> str:
+    if kind.startswith(("DATE", "TIMESTAMP")):
+        return "time"
+    return "number" if kind.endswith("INT") or kind.startswith(NUMBERS) else kind
 
 
 def _order(keys: Numbers, times: Numbers) -> Numbers:
@@ -80,9 +99,26 @@ def _order(keys: Numbers, times: Numbers) -> Numbers:
     return np.lexsort((times, keys))
 
 
+def _encoded(column: "pa.ChunkedArray[Any]", name: str) -> "pa.DictionaryArray[Any, Any]":
+    """A number for each value; what is not a number is null, as pandas has it."""
+    plain = _plain(column)
+    try:
+        if pa.types.is_floating(plain.type):
+            plain = pc.if_else(pc.is_nan(plain), None, plain)
+        return plain.dictionary_encode()
+    except pa.ArrowNotImplementedError as err:
+        raise InputError(
+            f"key '{name}' is {column.type} in the cut-offs; make it text, a whole number or a time"
+        ) from err
+
+
 def _plain(column: "pa.ChunkedArray[Any]") -> "pa.Array[Any]":
-    """A column of categories as what they stand for."""
+    """A column of categories as what they stand for, and a view of text as text."""
     kind = column.type
-    plain = column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
+    plain: Any = column.cast(kind.value_type) if pa.types.is_dictionary(kind) else column
+    if pa.types.is_string_view(plain.type):
+        plain = plain.cast(pa.large_string())
+    elif pa.types.is_binary_view(plain.type):
+        plain = plain.cast(pa.large_binary())
     found = plain.combine_chunks()
     return found if isinstance(found, pa.Array) else pa.concat_arrays(found.chunks)

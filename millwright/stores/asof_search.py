@@ -51,6 +51,31 @@ def search(rows: Rows, keys: Numbers, cutoffs: Numbers, *, as_known: bool, life:
     return found
 
 
+def ranked(numbers: Numbers, places: Numbers) -> tuple[Numbers, Numbers]:
+    """The numbers at `places`, each once and rising, and instead of a place its rank in them."""
+    used = np.zeros(len(numbers) + 1, bool)
+    used[places] = True  # -1 is the last
+    chosen = np.flatnonzero(used[:-1])
+    chosen = chosen[np.argsort(numbers[chosen], kind="stable")]
+    ranks = np.full(len(numbers) + 1, -1)
+    ranks[chosen] = np.arange(len(chosen))
+    return numbers[chosen], ranks[places]
+
+
+def merged(found: list[tuple[Numbers, Numbers]]) -> tuple[Numbers, Numbers]:
+    """Numbers and ranks of several searches as those of one."""
+    if len(found) == 1:
+        return found[0]
+    starts = np.cumsum([0, *(len(numbers) for numbers, _ in found)])
+    every = np.concatenate(
+        [
+            np.where(ranks < 0, -1, ranks + start)
+            for (_, ranks), start in zip(found, starts, strict=False)
+        ]
+    )
+    return ranked(np.concatenate([numbers for numbers, _ in found]), every)
+
+
 @dataclass(frozen=True)
 class _Line:
     """Key and time as one number, which rises with the key, then with the time.
@@ -84,13 +109,13 @@ class _Line:
 
 
 def _order(moments: Numbers, rows: Rows) -> Numbers:
-    """The rows by moment; those of one moment by event time, created time, and number."""
+    """The rows by moment; those of one moment by created time, then by number."""
     order = np.argsort(moments, kind="stable")
     same = np.diff(moments[order]) == 0
     if same.any():
         tied = np.append(same, False) | np.append(False, same)
         places = order[tied]
-        ranks = (rows.id, rows.created, rows.event, moments)
+        ranks = (rows.id, rows.created, moments)
         order[tied] = places[np.lexsort([rank[places] for rank in ranks])]
     return order
 

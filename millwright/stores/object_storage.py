@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from botocore import exceptions
 from fsspec import AbstractFileSystem
 
-from millwright.errors import DataError, MillwrightError
+from millwright.errors import DataError, MillwrightError, first_line
 from millwright.sql import literal
 from millwright.stores.parquet_files import hidden
 from millwright.stores.places import SCHEME, S3Place, appended, part, write_parquet
@@ -76,7 +76,7 @@ class Objects:
 
     def explain(self, err: duckdb.Error) -> MillwrightError:
         """Why they cannot be read."""
-        said = str(err).replace(f"{self.storage.protocol}://", SCHEME)
+        said = first_line(err).replace(f"{self.storage.protocol}://", SCHEME)
         return self.storage.failure or DataError(f"cannot read {self.place}: {said}")
 
 
@@ -111,6 +111,20 @@ def write(batches: Iterable[pa.RecordBatch], place: S3Place) -> None:
     """
     is_file = place.key.endswith(".parquet")
     _upload(batches, place, place.key if is_file else f"{place.folder}part.parquet")
+
+
+def rewrite(batches: Callable[[Objects | None], Iterable[pa.RecordBatch]], place: S3Place) -> None:
+    """Write a table that is a single file anew, if it is still the version that was listed."""
+    files = find(place) if exists(place) else None
+    versions = {file.key: file.version for file in files.storage.objects.values()} if files else {}
+    if files and [*versions] != [place.key]:
+        raise DataError(f"{place} is a folder; give it a name that does not end in .parquet")
+    there = {"IfMatch": versions[place.key]} if files else {"IfNoneMatch": "*"}
+    with tempfile.TemporaryFile() as draft:
+        write_parquet(batches(files), draft)
+        draft.seek(0)
+        with named(place):
+            client_of(place).put_object(Bucket=place.bucket, Key=place.key, Body=draft, **there)
 
 
 def append(rows: pa.Table, place: S3Place) -> None:

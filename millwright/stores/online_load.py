@@ -36,7 +36,7 @@ def load(
     first ones for the last ones.
 
     Raises:
-        InputError: a row has no key, or one that Feast makes no keys of.
+        DataError: there can be no such key, or a value is not what its feature is.
         MillwrightError: the store does not answer, or a row is not there.
     """
     written: list[OnlineRows] = []

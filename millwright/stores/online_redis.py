@@ -16,8 +16,7 @@ without it was written by Feast's own store and counts as older than everything.
 
 import asyncio
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Literal
 
@@ -34,22 +33,13 @@ from feast.infra.online_stores.redis import (
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from pydantic import Field, StrictStr
-from redis import exceptions
-from redis.connection import parse_url
 
-from millwright.errors import ConfigurationError, MillwrightError
 from millwright.stores import online_values
 from millwright.stores.online_packing import packed, packed_row
+from millwright.stores.online_redis_server import PATIENCE, answering, nodes_and_options
 from millwright.stores.online_rows import FeastRow, OnlineRows, OrderedOnlineStore
 
 ROWS_AT_ONCE = 100  # that one script writes, in some milliseconds: nobody else is served meanwhile
-SOCKET_SECONDS = 2
-# Unless the connection string says otherwise: answer or fail at once, for somebody is waiting.
-PATIENCE = {
-    "socket_timeout": SOCKET_SECONDS,
-    "socket_connect_timeout": SOCKET_SECONDS,
-    "retry": None,
-}
 
 # KEYS: those of the rows. ARGV, as MessagePack: names of our field, Feast's time field and the
 # features; seconds to live or 0; and for each key what goes into the fields.
@@ -74,7 +64,9 @@ for n, key in ipairs(KEYS) do
         for i, value in ipairs(row) do
             hash[2 * i] = value
         end
-        redis.call('HSET', key, unpack(hash))
+        for first = 1, #hash, 4000 do  -- Lua hands on some thousand values at most
+            redis.call('HSET', key, unpack(hash, first, math.min(first + 3999, #hash)))
+        end
         if life ~= '0' then
             redis.call('EXPIRE', key, life)
         end
@@ -110,7 +102,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
     def _parse_connection_string(
         connection_string: str,
     ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        nodes, options = _nodes_and_options(connection_string)
+        nodes, options = nodes_and_options(connection_string)
         return nodes, PATIENCE | options
 
     def write_rows(self, config: RepoConfig, view: FeatureView, rows: OnlineRows) -> None:
@@ -123,7 +115,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         fields = packed_row([f"_cts:{name}".encode(), f"_ts:{name}".encode(), *features])
         life = config.online_store.key_ttl_seconds or 0
         keys, contents = _redis_keys(config, rows.keys), _contents(rows)
-        with _answering(config):
+        with answering(config):
             client = self._get_client(config.online_store)
             at_once = self._keys_at_once(config)
             with client.pipeline(transaction=False) as pipeline:
@@ -141,7 +133,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         """When the row of each of `keys` was true, in microseconds since 1970, or None."""
         field = f"_cts:{_versioned_fv_name(view, config)}"
         names = _redis_keys(config, keys)
-        with _answering(config):
+        with answering(config):
             client = self._get_client(config.online_store)
             at_once = self._keys_at_once(config)
             with client.pipeline(transaction=False) as pipeline:
@@ -168,7 +160,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
 
     def _read_hash_fields(self, config: RepoConfig, commands: Any) -> Any:
-        with _answering(config):
+        with answering(config):
             return super()._read_hash_fields(config, commands)
 
     async def online_read_async(
@@ -208,7 +200,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
 
         What was computed by another definition must not hold back what the new one says.
         """
-        with _answering(config):
+        with answering(config):
             super().update(
                 config,
                 tables_to_delete,
@@ -226,7 +218,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
 
     def delete_table(self, config: RepoConfig, table: FeatureView) -> None:
         """Remove every field of a view, and the keys that have no others."""
-        with _answering(config):
+        with answering(config):
             self._delete_fields(config, table)
 
     def _delete_fields(self, config: RepoConfig, table: FeatureView) -> None:
@@ -247,7 +239,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
     ) -> None:
         """Remove every key of the project."""
-        with _answering(config):
+        with answering(config):
             super().teardown(config, tables, entities)
             self._get_client(config.online_store).delete(_definitions(config))
 
@@ -280,47 +272,3 @@ def _contents(rows: OnlineRows) -> list[bytes]:
         [both, online_values.timestamps(rows.events), *rows.values.values()]
     ).to_pylist()
     return found
-
-
-def _nodes_and_options(connection: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Hosts, and what is said about all of them, of a URL or of Feast's `host:port,name=value`."""
-    if not connection.startswith(("redis://", "rediss://")):
-        nodes, options = RedisOnlineStore._parse_connection_string(connection)
-        return nodes, options
-    try:
-        options = dict(parse_url(connection))  # type: ignore[no-untyped-call]
-    except ValueError:  # its text would tell the password
-        raise ConfigurationError(
-            "'online_store.connection_string' is no URL of Redis; write it like "
-            "redis://:PASSWORD@HOST:6379/0, with %XX for signs in the password"
-        ) from None
-    if options.pop("connection_class", None):
-        options["ssl"] = True
-    node = {"host": options.pop("host", "localhost"), "port": options.pop("port", 6379)}
-    return [node], options
-
-
-@contextmanager
-def _answering(config: RepoConfig) -> Iterator[None]:
-    """Name the server in whatever goes wrong with it, and no password."""
-    try:
-        yield
-    except exceptions.RedisError as err:
-        nodes, options = _nodes_and_options(config.online_store.connection_string)
-        server = ", ".join(f"{node['host']}:{node['port']}" for node in nodes)
-        secret = str(options.get("password") or "")
-        raise MillwrightError(f"Redis at {server} {_reason(err, secret)}") from err
-
-
-def _reason(err: exceptions.RedisError, secret: str) -> str:
-    if isinstance(err, exceptions.AuthenticationError):
-        return "refuses the user or the password; check MILLWRIGHT_REDIS_URL"
-    if isinstance(err, exceptions.TimeoutError):
-        return "does not answer in time; see whether it is overloaded or frozen"
-    if isinstance(err, exceptions.ConnectionError):
-        return (
-            "cannot be reached; start what runs here with python -m millwright services up, or "
-            "correct MILLWRIGHT_REDIS_URL"
-        )
-    text = str(err).replace(secret, "***") if secret else str(err)
-    return f"refuses: {text}"

@@ -13,12 +13,13 @@ from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
-from feast import FeatureView, RepoConfig
+from feast import FeatureView, Field, RepoConfig
 from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.infra.online_stores.online_store import OnlineStore
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 
+from millwright.errors import DataError, InputError, first_line
 from millwright.stores import online_values
 from millwright.stores.asof_join import to_microseconds
 from millwright.stores.parquet_files import microseconds
@@ -49,19 +50,15 @@ class OnlineRows:
         """The rows of an offline store, whose columns are called as in the view.
 
         Raises:
-            InputError: there can be no such key.
+            DataError: there can be no such key, or a value is not what its feature is.
         """
-        kinds = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
         source = view.batch_source
         created = source.created_timestamp_column
         return cls(
-            online_values.entity_keys({name: rows[name] for name in kinds}, kinds, len(rows)),
+            _keys(view, rows),
             _instants(rows[source.timestamp_field]),
             _instants(rows[created]) if created else np.full(len(rows), NEVER),
-            {
-                field.name: online_values.values(rows[field.name], field.dtype.to_value_type())
-                for field in view.features
-            },
+            {field.name: _values(view, field, rows[field.name]) for field in view.features},
         )
 
     @classmethod
@@ -106,6 +103,24 @@ class OrderedOnlineStore(OnlineStore):  # type: ignore[misc]
             self.write_rows(config, table, some)
             if progress:
                 progress(len(some))
+
+
+def _keys(view: FeatureView, rows: pa.RecordBatch) -> online_values.Bytes:
+    kinds = {column.name: column.dtype.to_value_type() for column in view.entity_columns}
+    try:
+        return online_values.entity_keys({name: rows[name] for name in kinds}, kinds, len(rows))
+    except InputError as err:
+        raise DataError(f"view '{view.name}': {err}") from err
+
+
+def _values(view: FeatureView, field: Field, column: "pa.Array[Any]") -> online_values.Bytes:
+    try:
+        return online_values.values(column, field.dtype.to_value_type())
+    except (ValueError, TypeError, AssertionError) as err:  # as Feast and Arrow put it
+        raise DataError(
+            f"view '{view.name}': feature '{field.name}' is {field.dtype}, and its source has "
+            f"{column.type}: {first_line(err)}; correct the view or the rows"
+        ) from err
 
 
 def _instants(times: Any) -> "np.ndarray[Any, Any]":

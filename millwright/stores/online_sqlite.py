@@ -156,6 +156,9 @@ class OrderedSqliteOnlineStore(OrderedOnlineStore, SqliteOnlineStore):  # type: 
         self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
     ) -> None:
         """Remove the file and what SQLite keeps beside it."""
+        if self._conn is not None:  # it would go on with the file that is gone
+            self._conn.close()
+            self._conn = None
         super().teardown(config, tables, entities)
         for suffix in ("-wal", "-shm"):
             Path(f"{self._get_db_path(config)}{suffix}").unlink(missing_ok=True)
@@ -256,7 +259,7 @@ def _naming(path: str, view: FeatureView | None = None) -> Iterator[None]:
     """Name the file in whatever goes wrong with it."""
     try:
         yield
-    except sqlite3.DatabaseError as err:
+    except (sqlite3.DatabaseError, OSError) as err:
         reason = str(err)
         if "locked" in reason:
             raise BusyError(f"the online store {path} is locked by others; try again") from err

@@ -19,7 +19,7 @@ from feast.protos.feast.types.Value_pb2 import Value
 from feast.protos.feast.types.Value_pb2 import ValueType as WireType
 from feast.type_map import python_values_to_proto_values
 
-from millwright.errors import InputError
+from millwright.errors import InputError, first_line
 
 Bytes: TypeAlias = "pa.Array[Any]"  # of binary, without nulls
 
@@ -44,7 +44,7 @@ def entity_keys(
     """The keys of so many rows, as Feast's `serialize_entity_key` writes version 3.
 
     Raises:
-        InputError: a key is null, or of a type that Feast makes no keys of.
+        InputError: a key is null, not of its type, or of one that Feast makes no keys of.
     """
     names = sorted(columns)
     head = struct.pack("<I", len(names))
@@ -180,10 +180,14 @@ def _key_content_by_feast(
     name: str, column: "pa.Array[Any]", kind: ValueType
 ) -> tuple[int, "pa.Array[Any]"]:
     try:
-        found = [
-            _serialize_val(message.WhichOneof("val"), message)
-            for message in _messages(column, kind)
-        ]
+        messages = _messages(column, kind)
+    except (ValueError, TypeError) as err:
+        raise InputError(
+            f"key '{name}' is {kind.name}, and its column has {column.type}: {first_line(err)}; "
+            "correct the entity or the rows"
+        ) from err
+    try:
+        found = [_serialize_val(message.WhichOneof("val"), message) for message in messages]
     except ValueError as err:
         raise InputError(
             f"key '{name}' is {kind.name}, of which Feast makes no keys; make it text or a whole "

@@ -4,6 +4,7 @@ A table is one file, or a folder of files at any depth. Folders such as `period=
 housekeeping: what their names say is no column.
 """
 
+import errno
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from millwright.configuration import nearest
-from millwright.errors import BusyError, DataError, MillwrightError
+from millwright.errors import BusyError, ConfigurationError, DataError, MillwrightError, first_line
 from millwright.sql import parquet, quoted
 
 # Names a row of `s` among all files of a table, and rises in their order. DuckDB counts files in
@@ -79,7 +80,7 @@ class Files:
 
     def explain(self, err: duckdb.Error) -> MillwrightError:
         """Why the files, which were not changed, cannot be read."""
-        return DataError(f"cannot read {self.place}: {err}")
+        return DataError(f"cannot read {self.place}: {first_line(err)}")
 
 
 def find(place: Path) -> Files:
@@ -107,11 +108,10 @@ def connect(
     """Open a DuckDB in memory. What does not fit `memory_limit` spills into `spill_folder`.
 
     Raises:
-        MillwrightError: even so, the limit is too small.
+        ConfigurationError: nothing can be written into `spill_folder`.
+        MillwrightError: even so, the limit is too small; or the disk is full.
     """
-    if spill_folder is not None:
-        spill_folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="millwright-", dir=spill_folder) as spill:
+    with _made(spill_folder) as spill:
         config: dict[str, str | int] = {"temp_directory": spill}
         if memory_limit is not None:
             config["memory_limit"] = memory_limit
@@ -124,6 +124,25 @@ def connect(
             except duckdb.OutOfMemoryException as err:
                 reason = str(err).splitlines()[0]
                 raise MillwrightError(f"raise 'memory_limit' or lower 'threads': {reason}") from err
+            except OSError as err:
+                if err.errno != errno.ENOSPC:
+                    raise
+                raise MillwrightError(
+                    f"the disk of {spill} is full; name a folder with more room as 'spill_folder'"
+                ) from err
+
+
+def _made(folder: Path | None) -> "tempfile.TemporaryDirectory[str]":
+    """A folder in `folder` that is gone afterwards."""
+    try:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix="millwright-", dir=folder)
+    except OSError as err:
+        raise ConfigurationError(
+            f"cannot write into {folder or tempfile.gettempdir()}: {err.strerror}; name another "
+            "folder as 'spill_folder'"
+        ) from err
 
 
 @contextmanager

@@ -18,11 +18,11 @@ from millwright.configuration import nearest
 from millwright.errors import DataError
 from millwright.sql import quoted
 from millwright.stores import places
+from millwright.stores.duckdb_reader import reader
 from millwright.stores.parquet_files import Table, reading
 from millwright.stores.places import Place
 from millwright.stores.request import Written
 
-ROWS_AT_ONCE = 122_880
 NULL = "__HIVE_DEFAULT_PARTITION__"  # what a folder of rows without a value is called
 
 
@@ -43,13 +43,8 @@ def append(
     if not places.is_file(place):
         files = places.find(place)
         places.append(_typed(rows, written, files.schema() if files.paths else None, place), place)
-    elif not places.exists(place):
-        places.write(_typed(rows, written, None, place).to_batches(), place)
     else:
-        files = places.find(place)
-        schema = files.schema()
-        connection.register("new", _typed(rows, written, schema, place))
-        places.write(_replaced(connection, files, schema, written), place)
+        places.rewrite(lambda files: _anew(connection, rows, written, place, files), place)
 
 
 def log(place: Place, rows: pa.Table | Path, partition_by: Sequence[str]) -> None:
@@ -85,22 +80,32 @@ def _typed(rows: pa.Table, written: Written, schema: pa.Schema | None, place: Pl
     return pa.table({name: columns[name] for name in types if name in columns})
 
 
-def _replaced(
-    connection: duckdb.DuckDBPyConnection, files: Table, schema: pa.Schema, written: Written
+def _anew(
+    connection: duckdb.DuckDBPyConnection,
+    rows: pa.Table,
+    written: Written,
+    place: Place,
+    files: Table | None,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of `files`, with those of `new` in place of others of the same keys and times."""
+    """The rows of `files`, with `rows` in place of others of the same keys and times."""
+    if files is None:
+        yield from _typed(rows, written, None, place).to_batches()
+        return
+    schema = files.schema()
+    connection.register("new", _typed(rows, written, schema, place))
     names = [*written.keys, written.event, *filter(None, [written.created])]
     same = [f"s.{quoted(name)} IS NOT DISTINCT FROM new.{quoted(name)}" for name in names]
     files.attach(connection)
     with reading(files):
-        reader = connection.execute(
+        batches = reader(
+            connection,
             f"""
             SELECT s.* FROM {files.sql}
             WHERE NOT EXISTS (SELECT 1 FROM new WHERE {" AND ".join(same)})
             UNION ALL BY NAME SELECT * FROM new
-            """
-        ).to_arrow_reader(ROWS_AT_ONCE)
-        for batch in reader:
+            """,
+        )
+        for batch in batches:
             yield batch.cast(schema)
 
 

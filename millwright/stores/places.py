@@ -5,9 +5,7 @@ What speaks to S3 takes 0.2 s to import, so it is imported where a table is ther
 
 import hashlib
 import re
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from millwright.stores import parquet_files
+from millwright.stores import drafts, parquet_files
 from millwright.stores.parquet_files import Table
 
 SCHEME = "s3://"
@@ -91,7 +89,7 @@ def below(place: Place, folders: Sequence[str]) -> Place:
 def write(batches: Iterable[pa.RecordBatch], place: Place) -> None:
     """Write a parquet file at `place`, or into it unless its name ends in `.parquet`.
 
-    The file is there whole or not at all.
+    The file is there whole or not at all. Whoever writes the same one meanwhile waits.
     """
     if isinstance(place, S3Place):
         from millwright.stores import object_storage
@@ -99,14 +97,26 @@ def write(batches: Iterable[pa.RecordBatch], place: Place) -> None:
         object_storage.write(batches, place)
         return
     path = place if place.suffix == ".parquet" else place / "part.parquet"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        with unfinished.open("wb") as draft:
-            write_parquet(batches, draft)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with drafts.drafted(path) as draft:
+        write_parquet(batches, draft)
+
+
+def rewrite(batches: Callable[[Table | None], Iterable[pa.RecordBatch]], place: Place) -> None:
+    """Write a table that is a single file anew: `batches` of what is there, or of none.
+
+    Whoever does so meanwhile on this machine waits; what another wrote is never lost.
+
+    Raises:
+        BusyError: a file in S3 was changed meanwhile.
+        DataError: it is a folder in S3.
+    """
+    if isinstance(place, S3Place):
+        from millwright.stores import object_storage
+
+        object_storage.rewrite(batches, place)
+        return
+    with drafts.drafted(place) as draft:
+        write_parquet(batches(find(place) if place.exists() else None), draft)
 
 
 def append(rows: pa.Table, place: Place) -> None:
@@ -119,17 +129,13 @@ def append(rows: pa.Table, place: Place) -> None:
 
         object_storage.append(rows, place)
         return
-    place.mkdir(parents=True, exist_ok=True)
-    unfinished = place / f".{uuid.uuid4().hex}.unfinished"
-    try:
-        with unfinished.open("w+b") as draft:
-            write_parquet(rows.to_batches(), draft)
-            draft.seek(0)
-            name = appended(draft, [path.name for path in place.iterdir()])
+    with drafts.unnamed(place, "rows") as (draft, unfinished):
+        write_parquet(rows.to_batches(), draft)
+        draft.seek(0)
+        name = appended(draft, [path.name for path in place.iterdir()])
         if name is not None:
+            draft.flush()
             unfinished.replace(place / name)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def appended(draft: IO[bytes], names: Iterable[str]) -> str | None:
@@ -151,18 +157,12 @@ def write_parts(batches: Iterable[pa.RecordBatch], place: Place, name: str) -> l
         from millwright.stores import object_storage
 
         return object_storage.write_parts(batches, place, name)
-    unfinished = place / f".{name}.unfinished"
-    unfinished.mkdir(parents=True)
     names = []
-    try:
+    with drafts.folder_drafted(place / name) as unfinished:
         for number, batch in enumerate(batches):
             names.append(part(number))
             with (unfinished / names[-1]).open("wb") as file:
                 write_parquet([batch], file)
-        unfinished.replace(place / name)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
     return [str(place / name / each) for each in names]
 
 

@@ -23,7 +23,6 @@ import pandas as pd
 import pyarrow as pa
 from feast import FeatureView, OnDemandFeatureView, RepoConfig
 from feast.data_source import DataSource
-from feast.errors import SavedDatasetLocationAlreadyExists
 from feast.feature_logging import LoggingConfig, LoggingSource
 from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (
     PostgreSQLOfflineStore,
@@ -31,15 +30,15 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres import (
 )
 from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.infra.registry.base_registry import BaseRegistry
-from feast.saved_dataset import SavedDatasetStorage
 from pydantic import Field, StrictStr
 
 from millwright.errors import ConfigurationError, DataError
-from millwright.stores import postgres_join, postgres_tables, postgres_writes
+from millwright.stores import postgres_join, postgres_query, postgres_rows, postgres_writes
 from millwright.stores.asof_join import check_cutoffs
+from millwright.stores.postgres_job import AsofPostgresRetrievalJob
 from millwright.stores.postgres_logs import AsofPostgresLoggingDestination, logs_of
 from millwright.stores.postgres_request import (
-    cutoffs_of,
+    asked_of,
     histories_of,
     of_dummy,
     server_of,
@@ -47,9 +46,8 @@ from millwright.stores.postgres_request import (
     staging_of,
     table_of,
 )
-from millwright.stores.postgres_server import Server, connect
+from millwright.stores.postgres_server import connect
 from millwright.stores.request import batch_source, metadata_of, span_of, written_by
-from millwright.stores.retrieval import AsofRetrievalJob
 
 
 class AsofPostgresOfflineStoreConfig(PostgreSQLOfflineStoreConfig):  # type: ignore[misc]
@@ -66,30 +64,6 @@ class AsofPostgresOfflineStoreConfig(PostgreSQLOfflineStoreConfig):  # type: ign
     threads: int = Field(default=2, gt=0)
     staging_location: StrictStr | None = None
     staging_location_endpoint_override: StrictStr | None = None
-
-
-class AsofPostgresRetrievalJob(AsofRetrievalJob):
-    """Rows that are read when they are asked for, and saved on the server."""
-
-    def __init__(self, server: Server, read: Callable[[], pa.Table], *rest: Any, **more: Any):
-        super().__init__(read, *rest, **more)
-        self._server = server
-
-    def persist(
-        self,
-        storage: SavedDatasetStorage,
-        allow_overwrite: bool = False,
-        timeout: int | None = None,  # noqa: ARG002
-    ) -> None:
-        """Write the rows, on-demand features among them, to a table of their own.
-
-        Raises:
-            SavedDatasetLocationAlreadyExists: it is there already and must not be overwritten.
-        """
-        name = table_of(storage.to_data_source())
-        batches = self.to_arrow_batches()
-        if not postgres_writes.save(self._server, name, batches, overwrite=allow_overwrite):
-            raise SavedDatasetLocationAlreadyExists(location=name)
 
 
 class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
@@ -116,40 +90,51 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
         """
         server = server_of(config)
         histories = histories_of(feature_views, feature_refs, full_feature_names=full_feature_names)
-        cutoffs, timestamp = cutoffs_of(
-            server, entity_df, histories, lambda: span_of(feature_views, span)
-        )
+        asked = asked_of(server, entity_df, histories, lambda: span_of(feature_views, span))
+        check_cutoffs(asked.columns, asked.timestamp, histories)
 
         def read() -> pa.Table:
+            cutoffs = asked.read()
             with connect(server) as session:
                 return postgres_join.join(
                     session,
                     cutoffs,
-                    timestamp,
+                    asked.timestamp,
                     histories,
                     as_known=filter_by_created_timestamp,
                     threads=config.offline_store.threads,
                 )
 
         def stream(rows_at_once: int) -> Iterator[pa.RecordBatch]:
+            cutoffs = asked.read()
             with connect(server) as session:
                 yield from postgres_join.stream(
                     session,
                     cutoffs,
-                    timestamp,
+                    asked.timestamp,
                     histories,
                     rows_at_once,
                     as_known=filter_by_created_timestamp,
                 )
 
-        check_cutoffs(cutoffs, timestamp, histories)
-        metadata = metadata_of(cutoffs, timestamp, feature_refs)
+        def query() -> str:
+            with connect(server) as session:
+                return postgres_query.query(
+                    session,
+                    asked.query(session),
+                    asked.timestamp,
+                    histories,
+                    as_known=filter_by_created_timestamp,
+                )
+
         return AsofPostgresRetrievalJob(
             server,
             read,
             config.repo_path,
-            metadata,
+            None,
             OnDemandFeatureView.get_requested_odfvs(feature_refs, project, registry),
+            describe=lambda: metadata_of(asked.read(), asked.timestamp, feature_refs),
+            query=query,
             stream=stream,
             staging=staging_of(config),
             full_feature_names=full_feature_names,
@@ -176,7 +161,7 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
         def read() -> pa.Table:
             with connect(server) as session:
                 table = source_of(data_source).find(session)
-                rows = postgres_tables.read_latest(
+                rows = postgres_rows.read_latest(
                     session,
                     table,
                     join_key_columns,
@@ -210,7 +195,7 @@ class AsofPostgresOfflineStore(PostgreSQLOfflineStore):  # type: ignore[misc]
         def read() -> pa.Table:
             with connect(server) as session:
                 table = source_of(data_source).find(session)
-                rows = postgres_tables.read(
+                rows = postgres_rows.read(
                     session,
                     table,
                     [*join_key_columns, *(feature_name_columns or table.columns), *times],

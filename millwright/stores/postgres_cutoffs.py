@@ -19,6 +19,9 @@ KINDS = {
 }  # fmt: skip
 
 
+WIDE = pa.decimal128(20)  # has all of uint64, which COPY would write as int64
+
+
 class Given:
     """The cut-offs of one session, joined by the keys of `histories`.
 
@@ -63,6 +66,7 @@ class Given:
         if self._copied:
             return
         narrow = self.table.select(list(self.keys)).rename_columns(list(map(self.key, self.keys)))
+        narrow = comparable(narrow)
         narrow = narrow.append_column("row", pa.array(np.arange(self.table.num_rows)))
         narrow = narrow.append_column("cutoff", self._instants)
         with translated(self._session.server, "the cut-offs"):
@@ -98,6 +102,17 @@ class Given:
         ):
             self._session.run(statement)
         self._numbered = set(history.keys)
+
+
+def comparable(rows: pa.Table) -> pa.Table:
+    """`rows` with the same values in types that COPY has."""
+    for place, name in enumerate(rows.column_names):
+        kind = rows.schema.field(place).type
+        plain = kind.value_type if pa.types.is_dictionary(kind) else kind
+        plain = WIDE if plain == pa.uint64() else plain
+        if plain != kind:
+            rows = rows.set_column(place, name, rows.column(place).cast(plain))
+    return rows
 
 
 def in_order(found: pa.Table, size: int) -> "list[pa.Array[Any]]":

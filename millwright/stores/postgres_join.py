@@ -31,7 +31,15 @@ from millwright.stores.postgres_cutoffs import Given, in_order
 from millwright.stores.postgres_scan import is_comparable, scanned
 from millwright.stores.postgres_search import Key, Search
 from millwright.stores.postgres_server import Session, connect, translated
-from millwright.stores.postgres_tables import Source, Table, check, count, index, placed
+from millwright.stores.postgres_tables import (
+    TEXTS,
+    Source,
+    Table,
+    check,
+    count,
+    index,
+    placed,
+)
 from millwright.stores.progress import counting
 
 NOWHERE = Files(Path(), ())
@@ -44,7 +52,6 @@ MANY = 50_000
 # Cut-offs that are joined together where the result is not to be whole in memory.
 ROWS_STREAMED = 2**18
 Columns: TypeAlias = "list[tuple[str, pa.Array[Any]]]"
-TEXTS = ("text", "character varying", "character", "name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,16 +183,17 @@ def _search(
     """What has to be searched; nothing, where nothing can be found."""
     if not table.exists:
         return None
-    times = [history.event, history.created] if history.created else [history.event]
+    times = time_columns(history)
     names = [*history.keys.values(), *history.features.values()]
     check(table, names, times)
     if not given.finds(history):
         return None
     for name, column in history.keys.items():
-        asked, there = given.kind(name), table.columns[column]
-        if (asked in TEXTS) != (there in TEXTS):
+        asked = given.kind(name)
+        if (asked in TEXTS) != table.is_text(column):
             raise DataError(
-                f"key '{name}' is {asked} in the cut-offs, but '{column}' is {there} in "
+                f"key '{name}' is {asked} in the cut-offs, but '{column}' is "
+                f"{table.columns[column]} in "
                 f"{table.name}; give them one type"
             )
     keys = [Key(k, given.key(k), given.kind(k), column) for k, column in history.keys.items()]
@@ -196,6 +204,11 @@ def _search(
     return replace(
         search, table=placed(session, table, [*names, *times], search.in_reach(), number)
     )
+
+
+def time_columns(history: History) -> list[str]:
+    """The columns that hold the times of `history`."""
+    return [history.event, *filter(None, [history.created])]
 
 
 def _nothing(session: Session, table: Table, history: History, size: int) -> Columns:

@@ -1,7 +1,9 @@
 """What Feast asks of the PostgreSQL store, in the store's own terms."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 
 import pandas as pd
 import pyarrow as pa
@@ -15,9 +17,11 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
 from millwright.errors import ConfigurationError, InputError
 from millwright.stores.places import Place
 from millwright.stores.postgres_join import TableHistory
-from millwright.stores.postgres_server import Server, connect
-from millwright.stores.postgres_span import TIMESTAMP, of_span
-from millwright.stores.postgres_tables import Source, find_query, read_all
+from millwright.stores.postgres_query import values
+from millwright.stores.postgres_rows import all_rows, read_all
+from millwright.stores.postgres_server import Server, Session, connect
+from millwright.stores.postgres_span import TIMESTAMP, columns_of_span, of_span, span_query
+from millwright.stores.postgres_tables import Source
 from millwright.stores.request import (
     batch_source,
     cutoffs_of_frame,
@@ -48,29 +52,71 @@ def server_of(config: RepoConfig) -> Server:
     )
 
 
-def cutoffs_of(
+@dataclass(frozen=True)
+class Asked:
+    """The rows that features are asked for, whose times are in the column `timestamp`.
+
+    `columns` has no rows where those are on the server, from which `read` brings them, once.
+    `query` gives SQL for them.
+    """
+
+    timestamp: str
+    columns: pa.Table
+    read: Callable[[], pa.Table]
+    query: Callable[[Session], str]
+
+
+def asked_of(
     server: Server,
     entity_df: object,
     histories: Sequence[TableHistory],
     span: Callable[[], tuple[datetime, datetime]],
-) -> tuple[pa.Table, str]:
-    """The rows that features are asked for, and the name of their times.
+) -> Asked:
+    """What `entity_df` asks for, or without one the rows of a `span`.
 
-    Times that are written as text become times; all else stays as it is. Without an `entity_df`
-    they are the rows of a `span`.
+    Times that are written as text become times; all else stays as it is.
     """
     if isinstance(entity_df, pd.DataFrame):
-        return cutoffs_of_frame(entity_df)
+        rows, timestamp = cutoffs_of_frame(entity_df)
+        return Asked(timestamp, rows, lambda: rows, lambda session: values(session, rows))
     if isinstance(entity_df, str):
-        with connect(server) as session:
-            rows = read_all(session, find_query(session, entity_df, "entity_df"))
-        return rows, timestamp_of(rows)
+        return _of_query(server, Source("entity_df", entity_df))
     if entity_df is not None:
         kind = type(entity_df).__name__
         raise InputError(f"entity_df is a {kind}; pass a DataFrame, a query, or none")
-    keys, complete = widest(histories)
+    return _of_span(server, histories, span())
+
+
+def _of_query(server: Server, source: Source) -> Asked:
     with connect(server) as session:
-        return of_span(session, complete, keys, span()), TIMESTAMP
+        columns = session.fetch(f"{all_rows(source.find(session))} LIMIT 0")
+
+    @cache
+    def read() -> pa.Table:
+        with connect(server) as session:
+            return read_all(session, source.find(session))
+
+    def query(session: Session) -> str:
+        return all_rows(source.inline(source.find(session)))
+
+    return Asked(timestamp_of(columns), columns, read, query)
+
+
+def _of_span(
+    server: Server, histories: Sequence[TableHistory], span: tuple[datetime, datetime]
+) -> Asked:
+    keys, complete = widest(histories)
+
+    @cache
+    def read() -> pa.Table:
+        with connect(server) as session:
+            return of_span(session, complete, keys, span)
+
+    def query(session: Session) -> str:
+        tables = [each.source.inline(each.source.find(session)) for each in complete]
+        return span_query(complete, tables, keys, span) or values(session, columns_of_span(keys))
+
+    return Asked(TIMESTAMP, columns_of_span(keys), read, query)
 
 
 def histories_of(

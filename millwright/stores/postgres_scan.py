@@ -22,10 +22,13 @@ IN_ORDER = (
     "synchronize_seqscans", "enable_indexscan", "enable_indexonlyscan", "enable_bitmapscan",
 )  # fmt: skip
 CODES = 2**62
+FIRST, LAST = "timestamptz '4713-01-02 00:00 BC'", "timestamptz '290000-01-01 00:00'"
 
 
 def is_comparable(search: Search, given: Given) -> bool:
     """Whether keys are equal here just when they are equal there."""
+    if any(key.column in search.table.loose for key in search.keys):
+        return False
     _, keys = given.numbers.numbered(tuple(key.name for key in search.keys))
     several = math.prod(len(column) for column in keys.columns[:-1])
     return search.has_common_types() and (len(search.keys) < 2 or several < CODES)
@@ -36,12 +39,11 @@ def scanned(asked: Search, given: Given, features: Sequence[str]) -> "list[pa.Ar
     session, table = asked.session, asked.table
     both = asked.as_known and asked.created is not None
     created = table.time(asked.created) if asked.created else "NULL::timestamptz"
+    times = [f"{_finite(table.time(asked.event))} AS event", f"{_finite(created)} AS created"]
     keys = [f"s.{quoted(key.column)} AS k{n}" for n, key in enumerate(asked.keys)]
     values = [f"{table.value(column)} AS f{n}" for n, column in enumerate(features)]
     known = [asked.in_reach(), *([f"{created} IS NOT NULL"] if both else [])]
-    selected = ", ".join(
-        [*keys, f"{table.time(asked.event)} AS event", f"{created} AS created", *values]
-    )
+    selected = ", ".join([*keys, *times, *values])
     for setting in IN_ORDER:
         session.run(f"SET LOCAL {setting} = off")
     session.run("SET LOCAL max_parallel_workers_per_gather = 0")
@@ -65,6 +67,11 @@ def scanned(asked: Search, given: Given, features: Sequence[str]) -> "list[pa.Ar
     )
     places = np.where(found >= 0, ours[found], -1) if len(ours) else found
     return taken(rows.columns[len(keys) + 2 :], places)
+
+
+def _finite(time: str) -> str:
+    """SQL for `time`, or for one before or after all others that Arrow has too."""
+    return f"CASE {time} WHEN 'infinity' THEN {LAST} WHEN '-infinity' THEN {FIRST} ELSE {time} END"
 
 
 def _numbers(rows: pa.Table, wanted: pa.Table) -> Numbers:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from millwright.sql import quoted
 from millwright.stores.postgres_server import Session
 from millwright.stores.postgres_tables import MOMENT, Table, has_index
 
@@ -29,7 +28,7 @@ class Search:
     """What is searched: for each cut-off one row of `table`, which has places.
 
     With `as_known` a row is visible only once it was created. `life` is in microseconds, as are
-    the first and the last cut-off, the `span`.
+    the first and the last cut-off, the `span`, which `newest` does without.
     """
 
     session: Session
@@ -39,7 +38,7 @@ class Search:
     created: str | None
     life: int
     as_known: bool
-    span: tuple[int, int]
+    span: tuple[int, int] = (0, 0)
 
     def has_common_types(self) -> bool:
         """Whether the keys of cut-offs and rows are of types that compare alike everywhere."""
@@ -57,7 +56,10 @@ class Search:
 
     def _equal(self, other: str) -> list[str]:
         """Conditions that hold if a row `s` has the key of a row of `other`."""
-        return ["true", *(f"s.{quoted(key.column)} = {other}.{key.asked}" for key in self.keys)]
+        return [
+            "true",
+            *(f"{self.table.key(key.column)} = {other}.{key.asked}" for key in self.keys),
+        ]
 
     def _alive(self, event: str, cutoff: str) -> str:
         """A condition that holds unless a row is too old."""
@@ -70,20 +72,29 @@ class Search:
         event, (first, last) = self.table.time(self.event), map(_moment, self.span)
         return f"{event} <= {last} AND {self._alive(event, first)}"
 
+    def newest(self, features: Iterable[str], cutoff: str = "asked.cutoff") -> str:
+        """SQL for the `features` of the row that counts at a `cutoff` of `asked`."""
+        event = self.table.time(self.event)
+        visible = [f"{event} <= {cutoff}", self._alive(event, cutoff)]
+        order = [f"{event} DESC"]
+        if self.created:
+            created = self.table.time(self.created)
+            order.append(f"{created} DESC NULLS LAST")
+            visible += [f"{created} <= {cutoff}"] if self.as_known else []
+        order += ["s.ctid DESC"] if self.table.has_places else []
+        values = [f"{self.table.value(column)} AS f{n}" for n, column in enumerate(features)]
+        return f"""
+            SELECT {", ".join(values)} FROM {self.table.sql} AS s
+            WHERE {" AND ".join([*self._equal("asked"), *visible])}
+            ORDER BY {", ".join(order)} LIMIT 1
+        """
+
     def look(self, features: Iterable[str]) -> pa.Table:
         """The numbers of the rows of `asof_given` that find one, and the `features` of that.
 
         Each cut-off is looked up in the index, key by key and time by time, so that one finds in
         memory what the one before it has read.
         """
-        event = self.table.time(self.event)
-        visible = [f"{event} <= asked.cutoff", self._alive(event, "asked.cutoff")]
-        order = [f"{event} DESC"]
-        if self.created:
-            created = self.table.time(self.created)
-            order.append(f"{created} DESC NULLS LAST")
-            visible += [f"{created} <= asked.cutoff"] if self.as_known else []
-        values = [f"{self.table.value(column)} AS f{n}" for n, column in enumerate(features)]
         keys = [key.asked for key in self.keys]
         # Without statistics PostgreSQL might scan the table once for each cut-off.
         self.session.run("SET LOCAL enable_seqscan = off")
@@ -95,9 +106,7 @@ class Search:
                 SELECT * FROM asof_given WHERE cutoff IS NOT NULL
                 ORDER BY {", ".join([*keys, "cutoff"])}
             ) AS asked CROSS JOIN LATERAL (
-                SELECT {", ".join(values)} FROM {self.table.sql} AS s
-                WHERE {" AND ".join([*self._equal("asked"), *visible])}
-                ORDER BY {", ".join([*order, "s.ctid DESC"])} LIMIT 1
+                {self.newest(features)}
             ) AS found
             """
         )

@@ -25,8 +25,9 @@ PATIENCE = {
 }
 # What a sort or a hash table may hold before it goes on on disk: there are a few at a time.
 WORK_MEMORY = "256MB"
-# Classes of SQLSTATE that are nobody's data: connection, resources, interruption, system.
-TROUBLE = ("08", "53", "57", "58", "XX")
+# Classes of SQLSTATE that are nobody's data: connection, others at work, resources,
+# interruption, system.
+TROUBLE = ("08", "40", "53", "55", "57", "58", "XX")
 
 
 @dataclass(frozen=True)
@@ -129,13 +130,16 @@ def translated(server: Server, thing: str) -> Iterator[None]:
         yield
     except adbc_driver_manager.Error as err:
         reason = _reason(err, server)
-        if isinstance(err, adbc_driver_manager.NotSupportedError):
-            raise DataError(f"{thing}: {reason}") from err
-        if err.sqlstate is None or err.sqlstate.startswith(TROUBLE):
+        if err.sqlstate.startswith(TROUBLE) if err.sqlstate else _is_lost(err):
             raise MillwrightError(
                 f"PostgreSQL at {server.place} broke off: {reason}; run this again when it is well"
             ) from err
         raise DataError(f"{thing}: {reason}") from err
+
+
+def _is_lost(err: adbc_driver_manager.Error) -> bool:
+    """Whether the driver, which gives no SQLSTATE, tells of the connection and not of data."""
+    return isinstance(err, adbc_driver_manager.OperationalError) and "ERROR:" not in str(err)
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

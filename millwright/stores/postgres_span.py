@@ -6,9 +6,10 @@ from datetime import datetime
 import pyarrow as pa
 
 from millwright.sql import quoted
-from millwright.stores.postgres_join import TEXTS, TableHistory
+from millwright.stores.postgres_join import TableHistory
+from millwright.stores.postgres_rows import in_span
 from millwright.stores.postgres_server import Session, translated
-from millwright.stores.postgres_tables import INSTANT, Table, check, in_span
+from millwright.stores.postgres_tables import INSTANT, Table, check
 
 TIMESTAMP = "event_timestamp"
 
@@ -24,21 +25,39 @@ def of_span(
     Each pair of time and keys is there once, in the order of time, then of the `keys`. A row
     with a null key or time has none.
     """
+    tables = [each.source.find(session, number) for number, each in enumerate(histories)]
+    query = span_query(histories, tables, keys, span)
+    if not query:
+        return columns_of_span(keys)
+    with translated(session.server, "the rows of a span of time"):
+        return session.fetch(query)
+
+
+def columns_of_span(keys: Sequence[str]) -> pa.Table:
+    """The columns of `of_span`, without rows and without types of keys."""
+    return pa.schema({TIMESTAMP: INSTANT} | dict.fromkeys(keys, pa.null())).empty_table()
+
+
+def span_query(
+    histories: Sequence[TableHistory],
+    tables: Sequence[Table],
+    keys: Sequence[str],
+    span: tuple[datetime, datetime],
+) -> str:
+    """SQL for the rows of `of_span`; there is none before the first of the `tables` exists."""
     parts, texts = [], set()
-    for number, history in enumerate(histories):
-        table = history.source.find(session, number)
+    for history, table in zip(histories, tables, strict=True):
         if table.exists:
             check(table, history.keys.values(), [history.event])
             parts.append(_pairs(history, table, keys, span))
-            texts |= {key for key in keys if table.columns[history.keys[key]] in TEXTS}
+            texts |= {key for key in keys if table.is_text(history.keys[key])}
     if not parts:
-        return pa.schema({TIMESTAMP: INSTANT} | dict.fromkeys(keys, pa.null())).empty_table()
+        return ""
     order = [quoted(key) + (' COLLATE "C"' if key in texts else "") for key in keys]
-    with translated(session.server, "the rows of a span of time"):
-        return session.fetch(
-            f"SELECT * FROM ({' UNION '.join(parts)}) AS pairs "
-            f"ORDER BY {', '.join([TIMESTAMP, *order])}"
-        )
+    return (
+        f"SELECT * FROM ({' UNION '.join(parts)}) AS pairs "
+        f"ORDER BY {', '.join([TIMESTAMP, *order])}"
+    )
 
 
 def _pairs(

@@ -1,31 +1,31 @@
-"""Tables in PostgreSQL that hold histories: their columns, their index, reading and appending.
+"""Tables in PostgreSQL that hold histories: their names, their columns, their index.
 
 The place of a row (`ctid`) names it for as long as one transaction reads, and rises in the order in
-which rows were appended to a table that loses none. Whatever has no such places, a view or a query,
-is copied into a temporary table when they are needed.
+which rows were appended to a table that loses none. What has no such places, a view, a query or a
+table of several parts, is copied into a temporary table when they are needed.
 """
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
 from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, DataError
-from millwright.sql import literal, moment, quoted
+from millwright.sql import literal, quoted
 from millwright.stores.postgres_server import Session, translated
 
 INSTANT = pa.timestamp("us", tz="UTC")
 MOMENT = "timestamp with time zone"
+TEXTS = ("text", "character varying", "name")
 MOMENTS = (MOMENT, "timestamp without time zone", "date")
 # Types that come as Arrow's own. PostgreSQL's numbers of any length come as float8, the rest as
-# text: Arrow would get them as something that pandas and Feast cannot read.
+# text: Arrow would get them as something that pandas and Feast cannot read, or padded by blanks.
 NATIVE = re.compile(
-    r"(smallint|integer|bigint|real|double precision|text|character( varying)?|name|boolean|date"
-    r"|bytea|time(stamp)? with(out)? time zone)(\[\])?"
+    r"(smallint|integer|bigint|real|double precision|text|character varying|name|boolean|date"
+    r"|bytea|time without time zone|timestamp with(out)? time zone)(\[\])?"
 )
 PART = re.compile(r'\s*(?:"((?:[^"]|"")+)"|([^".\s]+))\s*(?:\.|$)')
 
@@ -36,7 +36,8 @@ class Table:
 
     `name` is for messages and `sql` for the FROM clause of a query. `columns` gives PostgreSQL's
     types by name; there are none if the table does not exist. `rows` is how many rows PostgreSQL
-    thinks there are, 0 if it does not know.
+    thinks there are, 0 if it does not know. `loose` are columns in which texts of different
+    characters may be equal, as without regard to capitals.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Table:
     columns: Mapping[str, str]
     has_places: bool = True
     rows: int = 0
+    loose: frozenset[str] = frozenset()
 
     @property
     def exists(self) -> bool:
@@ -53,18 +55,29 @@ class Table:
     def time(self, column: str) -> str:
         """The time in `column` of the row `s`; one without a zone is in UTC."""
         bare = f"s.{quoted(column)}"
-        return bare if self.columns[column] == MOMENT else f"{bare}::timestamptz"
+        if self.columns[column] == MOMENT:
+            return bare
+        return f"({bare}::timestamp AT TIME ZONE 'UTC')"
 
     def value(self, column: str) -> str:
-        """`column` of the row `s` as a type that Arrow has."""
+        """`column` of the row `s` as a type that Arrow has; a time without end is null."""
         kind, bare = self.columns[column], f"s.{quoted(column)}"
-        if kind.startswith("timestamp"):
-            return self.time(column) if "[" not in kind else bare
+        if kind in MOMENTS:
+            time = bare if kind == "date" else self.time(column)
+            return f"CASE WHEN isfinite({bare}) THEN {time} END"
         if NATIVE.fullmatch(kind):
             return bare
         array = "[]" if kind.endswith("[]") else ""
         target = "float8" if kind.startswith("numeric") else "text"
         return f"{bare}::{target}{array}"
+
+    def is_text(self, column: str) -> bool:
+        """Whether the values of `column` come as text."""
+        return self.columns[column] in TEXTS or self.value(column).endswith("::text")
+
+    def key(self, column: str) -> str:
+        """`column` of the row `s` as it is compared: what comes as text, as text."""
+        return self.value(column) if self.is_text(column) else f"s.{quoted(column)}"
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,10 @@ class Source:
         if self.query:
             return find_query(session, self.query, self.name, number)
         return find_table(session, self.name)
+
+    def inline(self, table: Table) -> Table:
+        """The `table` that was found, as one that stands in a query of its own."""
+        return replace(table, sql=f"(\n{_bare(self.query)}\n)") if self.query else table
 
 
 def parts(name: str) -> list[str]:
@@ -114,8 +131,13 @@ def find_query(session: Session, query: str, name: str, number: int = 0) -> Tabl
     view = f"asof_query_{number}"
     shown = f"the query of '{name}' in {session.server.place}"
     with translated(session.server, shown):
-        session.run(f"CREATE OR REPLACE TEMP VIEW {view} AS\n{query.strip().rstrip(';')}")
+        session.run(f"DROP VIEW IF EXISTS {view}")
+        session.run(f"CREATE TEMP VIEW {view} AS\n{_bare(query)}")
     return _described(session, shown, view)
+
+
+def _bare(query: str) -> str:
+    return query.strip().rstrip(";")
 
 
 def placed(
@@ -131,7 +153,7 @@ def placed(
         f"CREATE TEMP TABLE {copy} AS SELECT {chosen} FROM {table.sql} AS s WHERE {condition}"
     )
     session.run(f"ANALYZE {copy}")
-    return Table(table.name, copy, table.columns)
+    return replace(table, sql=copy, has_places=True, rows=0)
 
 
 def count(session: Session, table: Table) -> int:
@@ -161,7 +183,7 @@ def has_index(session: Session, table: Table, keys: Sequence[str], event: str) -
         SELECT array(
             SELECT a.attname::text FROM unnest(i.indkey) WITH ORDINALITY AS part (number, place)
             JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = part.number
-            ORDER BY part.place
+            WHERE part.place <= i.indnkeyatts ORDER BY part.place
         ) AS names
         FROM pg_index AS i JOIN pg_class AS c ON c.oid = i.indexrelid JOIN pg_am AS m
             ON m.oid = c.relam
@@ -200,76 +222,20 @@ def ensure_index(
         session.run(index(table.sql, keys, event, created))
 
 
-def read_all(session: Session, table: Table) -> pa.Table:
-    """All rows and columns, in their order."""
-    with translated(session.server, table.name):
-        return session.fetch(f"SELECT {_selected(table, table.columns)} FROM {table.sql} AS s")
-
-
-def read(
-    session: Session,
-    table: Table,
-    names: Sequence[str],
-    timestamp: str,
-    span: tuple[datetime | None, datetime | None] = (None, None),
-) -> pa.Table:
-    """The rows whose `timestamp` is in `span`, ends included, in the order of the table."""
-    if not table.exists:
-        return _nothing(names, {timestamp})
-    check(table, names, [timestamp])
-    order = "ORDER BY s.ctid" if table.has_places else ""
-    with translated(session.server, table.name):
-        return session.fetch(
-            f"SELECT {_selected(table, names)} FROM {table.sql} AS s "
-            f"WHERE {in_span(table, timestamp, span)} {order}"
-        )
-
-
-def read_latest(
-    session: Session,
-    table: Table,
-    keys: Sequence[str],
-    names: Sequence[str],
-    timestamp: str,
-    created: str | None,
-    span: tuple[datetime, datetime],
-) -> pa.Table:
-    """For each key the newest row of those whose `timestamp` is in `span`, ends included.
-
-    Of rows of one timestamp the last created one counts, then the last in the table. A row with
-    a null key is nobody's.
-    """
-    times = [timestamp, created] if created else [timestamp]
-    if not table.exists:
-        return _nothing(names, set(times))
-    check(table, [*keys, *names], times)
-    with translated(session.server, table.name):
-        within = in_span(table, timestamp, span)
-        table = placed(session, table, [*keys, *names, *times], within, 0)
-        known = [within, *(f"s.{quoted(key)} IS NOT NULL" for key in keys)]
-        identity = [f"s.{quoted(key)}" for key in keys]
-        order = [*identity, *(f"{table.time(time)} DESC NULLS LAST" for time in times)]
-        one = f"DISTINCT ON ({', '.join(identity)})" if keys else ""
-        return session.fetch(
-            f"""
-            SELECT {_selected(table, names)}
-            FROM {table.sql} AS s
-            JOIN (
-                SELECT {one} s.ctid AS place FROM {table.sql} AS s
-                WHERE {" AND ".join(known)}
-                ORDER BY {", ".join([*order, "s.ctid DESC"])}
-                {"" if keys else "LIMIT 1"}
-            ) AS newest ON s.ctid = newest.place
-            """
-        )
-
-
 def _described(session: Session, name: str, sql: str) -> Table:
+    # Since they were counted, tables may have grown by whole pages. A domain is its base type.
     found: list[dict[str, Any]] = session.fetch(
         f"""
-        SELECT a.attname::text AS name, format_type(a.atttypid, NULL) AS kind,
-            c.relkind::text AS relation, greatest(c.reltuples, 0)::bigint AS rows
+        SELECT a.attname::text AS name,
+            format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS kind,
+            coalesce(n.collisdeterministic, true) AS exact,
+            c.relkind IN ('r', 'm') AND NOT c.relhassubclass AS placed,
+            CASE WHEN c.relpages > 0 THEN c.reltuples::float8 / c.relpages
+                * (pg_relation_size(c.oid) / current_setting('block_size')::integer)
+                ELSE 0 END::bigint AS rows
         FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+            JOIN pg_type AS t ON t.oid = a.atttypid
+            LEFT JOIN pg_collation AS n ON n.oid = a.attcollation
         WHERE c.oid = to_regclass({literal(sql)}) AND a.attnum > 0 AND NOT a.attisdropped
         ORDER BY a.attnum
         """
@@ -277,26 +243,5 @@ def _described(session: Session, name: str, sql: str) -> Table:
     columns: dict[str, str] = {row["name"]: row["kind"] for row in found}
     if not found:
         return Table(name, sql, {})
-    return Table(name, sql, columns, found[0]["relation"] in ("r", "m"), found[0]["rows"])
-
-
-def _selected(table: Table, names: Iterable[str]) -> str:
-    return ", ".join(f"{table.value(name)} AS {quoted(name)}" for name in dict.fromkeys(names))
-
-
-def in_span(table: Table, timestamp: str, span: tuple[datetime | None, datetime | None]) -> str:
-    """A condition that holds for rows `s` whose `timestamp` is in `span`, ends included."""
-    time = table.time(timestamp)
-    conditions = [f"{time} IS NOT NULL"]
-    for sign, end in zip((">=", "<="), span, strict=True):
-        if end is not None:
-            aware = end.replace(tzinfo=UTC) if end.tzinfo is None else end
-            conditions.append(f"{time} {sign} {moment(aware)}")
-    return " AND ".join(conditions)
-
-
-def _nothing(names: Sequence[str], times: set[str]) -> pa.Table:
-    """A table without rows: no table says what type its columns would have."""
-    return pa.schema(
-        [(name, INSTANT if name in times else pa.null()) for name in names]
-    ).empty_table()
+    loose = frozenset(row["name"] for row in found if not row["exact"])
+    return Table(name, sql, columns, found[0]["placed"], found[0]["rows"], loose)

@@ -21,11 +21,12 @@ _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[None]:
     """Have `reporter` told of all that the stores do meanwhile."""
-    before = _reporter.set(reporter)
+    before = _reporter.get()
+    _reporter.set(reporter)
     try:
         yield
     finally:
-        _reporter.reset(before)
+        _reporter.set(before)  # not by its token: a generator may be closed in another context
 
 
 @contextmanager

@@ -88,7 +88,7 @@ class AsofRetrievalJob(RetrievalJob):  # type: ignore[misc]
         allow_overwrite: bool = False,
         timeout: int | None = None,  # noqa: ARG002
     ) -> None:
-        """Write the rows, on-demand features among them, to a parquet file or into a folder.
+        """Write the rows of `to_arrow_batches` to a parquet file or into a folder.
 
         Raises:
             SavedDatasetLocationAlreadyExists: it is there already and must not be overwritten.

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -641,6 +642,22 @@ def test_rows_written_to_a_single_file_take_the_place_of_their_like(store, folde
             ("a", 1.0), ("b", 3.0), ("b", 4.0),
         ]  # fmt: skip
     assert [found.name for found in path.parent.iterdir()] == ["all.parquet"]
+
+
+def test_of_two_that_write_a_single_file_at_once_neither_loses_rows(store, folder):
+    view, numbers = store.get_feature_view("mapped"), range(8)
+    columns = {"id": pa.string(), "at": INSTANT, "known": INSTANT, "T": pa.float64()}
+
+    def append(number: int) -> None:
+        row = dict(zip(columns, (f"m{number}", START, START, float(number)), strict=True))
+        rows = pa.Table.from_pylist([row], schema=pa.schema(columns))
+        AsofDuckDBOfflineStore.offline_write_batch(store.config, view, rows, None)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(list(pool.map(append, numbers))) == 8
+    written = pq.read_table(folder / "mapped" / "all.parquet")
+    assert sorted(written["T"].to_pylist()) == list(numbers)
+    assert len(list((folder / "mapped").iterdir())) == 1
 
 
 def test_rows_that_do_not_fit_are_refused_and_nothing_is_written(store, folder):

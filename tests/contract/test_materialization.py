@@ -8,11 +8,14 @@ import time
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView, Field, FileSource
 from feast.cli.cli import cli
 from feast.feature_view import FeatureViewState
+from feast.types import Float64
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from online_repository import (
@@ -28,7 +31,7 @@ from online_repository import (
 )
 from oracle import Row, answer
 
-from millwright.errors import InputError, MillwrightError
+from millwright.errors import DataError, InputError, MillwrightError
 from millwright.materialization import Materialized, materialize
 from millwright.online import compare
 from millwright.stores.online_sqlite import OrderedSqliteOnlineStore
@@ -118,6 +121,38 @@ def test_a_newer_row_that_something_else_has_written_is_kept_and_counted(store):
     (done,) = materialize(store, ["readings"], NOW)
     assert (done.expected, done.written, done.kept) == (1, 0, 1)
     assert read_rows(store, ["a"]) == [(START + HOUR, (2, None))]
+
+
+NOBODY = {"__dummy_id": ""}  # as Feast calls the entity of a view without one
+
+
+@pytest.mark.parametrize("created", ["known", ""])
+def test_of_a_view_without_entity_the_newest_known_row_gets_online(store, created):
+    folder = Path(store.repo_path) / "plant"
+    folder.mkdir()
+    times = {"at": [START, START + HOUR], "known": [START, NOW + TICK]}
+    pq.write_table(pa.table(times | {"level": [1.0, 2.0]}), folder / "part.parquet")
+    source = FileSource(
+        name="plant", path="plant", timestamp_field="at", created_timestamp_column=created
+    )
+    schema = [Field(name="level", dtype=Float64)]
+    store.apply([FeatureView(name="plant", entities=[], schema=schema, source=source)])
+    for now, level in ((NOW, 1.0 if created else 2.0), (NOW + TICK, 2.0)):
+        (done,) = materialize(store, ["plant"], now)
+        assert (done.expected, done.written) == (1, 1)
+        found = store.get_online_features(["plant:level"], [NOBODY]).to_dict()
+        assert found["level"] == [level]
+
+
+def test_a_value_that_its_feature_cannot_hold_is_named_with_its_view(tmp_path):
+    store = new_store(tmp_path)
+    (tmp_path / "readings").mkdir()
+    rows = {"machine_id": ["a"], "load": ["high"], "wear": [1.0]}
+    times = {"event_timestamp": [START], "created_timestamp": [START]}
+    pq.write_table(pa.table(rows | times), tmp_path / "readings/part.parquet")
+    with pytest.raises(DataError, match="view 'readings': feature 'load' is Float32, and its sou"):
+        materialize(store, ["readings"], NOW)
+    assert read_rows(store, ["a"]) == [(None, None)]
 
 
 def test_the_registry_says_up_to_when_a_view_is_online(store):

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,8 @@ import pyarrow.parquet as pq
 import pytest
 from feature_oracle import Oracle, Row
 
-from millwright import anomaly
+from millwright import anomaly, engine
+from millwright.engine import DuckDBEngine
 from millwright.errors import DataError, MillwrightError
 from millwright.fleet import Fleet
 from millwright.ingest import ingest
@@ -247,6 +249,17 @@ def test_batches_one_by_one_make_the_same_files_as_all_at_once_on_two_threads(
     assert files(course.last.place) == files(course.whole)
     scores = table(course.whole, "anomaly")
     assert len(scores) > 100
+
+
+def test_machines_computed_in_groups_make_the_same_files(
+    monthly: Course, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = Mock(wraps=DuckDBEngine._by_group)
+    monkeypatch.setattr(DuckDBEngine, "_by_group", lambda *given: groups(*given))
+    monkeypatch.setattr(engine, "_VALUES_AT_ONCE", 200)
+    store(tmp_path, monthly.last.raw, monthly.fleet).update()
+    assert max(len(call.args[2]) for call in groups.call_args_list) == len(MACHINES)
+    assert files(tmp_path) == files(monthly.whole)
 
 
 @pytest.mark.parametrize("partition", ["monthly", "daily"])

@@ -13,6 +13,8 @@ from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 import redis
 from feast import FeatureStore, RepoConfig
@@ -40,6 +42,7 @@ from servers import redis_server
 from millwright.errors import BusyError, ConfigurationError, MillwrightError
 from millwright.stores import online_sqlite
 from millwright.stores.online_redis import OrderedRedisOnlineStore, OrderedRedisOnlineStoreConfig
+from millwright.stores.online_rows import OnlineRows
 
 
 @pytest.fixture(scope="module", params=["sqlite", "redis"])
@@ -110,6 +113,19 @@ def test_null_replaces_a_value_and_is_not_zero(store, name):
     write_online(store, [row(name, START, START, 1)])
     write_online(store, [Row((name,), START + HOUR, START, (None, 0.0))])
     assert read_rows(store, [name]) == [(START + HOUR, (None, 0.0))]
+
+
+def test_a_row_of_thousands_of_features_is_written_whole(store, name):
+    keys = pa.array([name.encode()], pa.binary())
+    values = {f"f{number}": pa.array([b""], pa.binary()) for number in range(5_000)}
+    values["load"] = pa.array([Value(float_val=7).SerializeToString()], pa.binary())
+    rows = OnlineRows(keys, np.array([1]), np.array([1]), values)
+    online, published = store._get_provider().online_store, view("readings")
+    online.write_rows(store.config, published, rows)
+    assert online.event_times(store.config, published, keys) == [1]
+    if isinstance(online, OrderedRedisOnlineStore):
+        client = online._get_client(store.config.online_store)
+        assert client.hlen(name.encode() + store.project.encode()) == len(values) + 2
 
 
 def test_an_unknown_machine_is_not_found(store, name):
@@ -265,6 +281,14 @@ def test_a_file_that_stays_locked_is_named(tmp_path, monkeypatch):
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(BusyError, match=r"online\.db is locked by others; try again"):
             write_online(store, [row("a")])
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    store = new_store(tmp_path)
+    (tmp_path / "file").touch()
+    store.config.online_store.path = str(tmp_path / "file" / "online.db")
+    with pytest.raises(MillwrightError, match=r"file/online\.db cannot be used: .*file'"):
+        write_online(store, [row("a")])
 
 
 def test_a_view_that_was_not_published_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""The join in PostgreSQL, by both of its ways, against a plain Python oracle."""
+"""The join in PostgreSQL, by each of its three ways, against a plain Python oracle."""
 
 import math
 import socket
@@ -18,6 +18,7 @@ from servers import database
 from millwright.errors import ConfigurationError, DataError, InputError, MillwrightError
 from millwright.stores import postgres_join
 from millwright.stores.postgres_join import TableHistory, join
+from millwright.stores.postgres_rows import read, read_latest
 from millwright.stores.postgres_search import Search
 from millwright.stores.postgres_server import Server, Session, connect
 from millwright.stores.postgres_tables import (
@@ -26,8 +27,6 @@ from millwright.stores.postgres_tables import (
     find_table,
     has_index,
     parts,
-    read,
-    read_latest,
 )
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
@@ -147,11 +146,13 @@ asked = st.lists(st.tuples(machine_ids, slots, st.none() | moments), max_size=10
 lives = st.sampled_from([None, timedelta(0), HOUR, 2 * HOUR, timedelta(days=700_000)])
 
 
-@pytest.mark.parametrize(
-    ("rows_per_look", "rows_per_cutoff"),
-    [(0, 0), (10**9, 10**9), (10**9, 0)],
-    ids=["by the index", "by a scan", "by a merge"],
+BY_THE_INDEX, BY_A_SCAN, BY_A_MERGE = WAYS = [(0, 0), (10**9, 10**9), (10**9, 0)]
+by_every_way = pytest.mark.parametrize(
+    ("rows_per_look", "rows_per_cutoff"), WAYS, ids=["by the index", "by a scan", "by a merge"]
 )
+
+
+@by_every_way
 @settings(max_examples=20, deadline=None)
 @given(
     data=st.fixed_dictionaries({view: rows(view) for view in KEYS}),
@@ -208,13 +209,24 @@ def test_few_cutoffs_are_looked_up_many_are_merged_and_for_most_all_rows_are_rea
         ("integer", "7", pa.array([7], pa.int8())),
         ("bigint", "7", pa.array([7.0], pa.float64())),
         ("numeric", "7", pa.array([7], pa.int64())),
+        ("bigint", "7", pa.array([7], pa.uint64())),
+        ("bigint", "7", pa.array([7]).dictionary_encode()),
         ("varchar(5)", "'7'", pa.array(["7"]).dictionary_encode()),
+        ("char(5)", "'7'", pa.array(["7"])),
+        ("code", "7", pa.array([7])),
+        (
+            "uuid",
+            "'00000000-0000-0000-0000-000000000007'",
+            pa.array(["00000000-0000-0000-0000-000000000007"]),
+        ),
         ("boolean", "true", pa.array([True])),
         ("date", "'2025-03-30'", pa.array([START.date()])),
     ],
 )
-def test_keys_of_like_types_find_each_other(place, kind, value, asked):
+def test_keys_of_like_types_find_each_other(place, monkeypatch, kind, value, asked):
     with connect(place) as session:
+        session.run("CREATE DOMAIN pg_temp.code AS integer")
+        kind = kind.replace("code", "pg_temp.code")
         session.run(f"CREATE TEMP TABLE keyed (id {kind}, event timestamp, value numeric)")
         session.run(f"INSERT INTO keyed VALUES ({value}, '2025-03-30 00:00', 1.5)")
         one = history(
@@ -222,9 +234,43 @@ def test_keys_of_like_types_find_each_other(place, kind, value, asked):
             features={"value": "value"}, types={"value": pa.float64()},
         )  # fmt: skip
         given = pa.table({"id": asked, "at": pa.array([START], INSTANT)})
-        result = join(session, given, "at", [one], as_known=True)
-    assert result["value"].to_pylist() == [1.5]
-    assert result.schema.field("value").type == pa.float64()
+        for rows_per_cutoff in (0, 10**9):
+            monkeypatch.setattr(postgres_join, "ROWS_PER_CUTOFF", rows_per_cutoff)
+            result = join(session, given, "at", [one], as_known=True)
+            assert result["value"].to_pylist() == [1.5]
+            assert result.schema.field("value").type == pa.float64()
+
+
+@by_every_way
+def test_times_without_end_and_tables_of_parts_are_answered_alike(
+    place, monkeypatch, rows_per_look, rows_per_cutoff
+):
+    monkeypatch.setattr(postgres_join, "ROWS_PER_LOOK", rows_per_look)
+    monkeypatch.setattr(postgres_join, "ROWS_PER_CUTOFF", rows_per_cutoff)
+    types = {"value": pa.float64(), "until": INSTANT}
+    one = history(
+        "readings", source=Source("whole"), types=types, features={name: name for name in types}
+    )
+    given = cutoffs([("a", 1, START), ("b", 1, START), ("c", 1, START)])
+    with connect(place) as session:
+        session.run(
+            "CREATE TEMP TABLE whole (machine_id text, event timestamptz, created timestamptz, "
+            "value float8, until timestamptz)"
+        )
+        session.run("INSERT INTO whole VALUES ('a', '-infinity', 'infinity', 1, 'infinity')")
+        for number, created in ((2, "infinity"), (3, "-infinity")):
+            part = f"part_{number}"
+            session.run(f"CREATE TEMP TABLE {part} () INHERITS (whole)")
+            ensure_index(session, part, ["machine_id"], "event", "created")
+            session.run(
+                f"INSERT INTO {part} VALUES "
+                f"('b', '2025-03-01Z', '{created}', {number}, '2026-01-01Z')"
+            )
+        ensure_index(session, "whole", ["machine_id"], "event", "created")
+        for as_known, expected in ((False, [1, 2, None]), (True, [None, 3, None])):
+            result = join(session, given, "at", [one], as_known=as_known)
+            assert result["value"].to_pylist() == expected
+            assert result["until"].to_pylist() == [None, datetime(2026, 1, 1, tzinfo=UTC), None]
 
 
 def test_sessions_side_by_side_see_one_moment_and_keep_the_order_of_columns(place, monkeypatch):

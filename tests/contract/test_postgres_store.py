@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
     SavedDatasetPostgreSQLStorage,
 )
 from feast.infra.offline_stores.file_source import FileLoggingDestination
+from feast.infra.offline_stores.offline_store import RetrievalJob
 from feast.on_demand_feature_view import on_demand_feature_view
 from feast.types import Float32, Float64, Int64, String
 from hypothesis import given, settings
@@ -43,7 +45,7 @@ from millwright.stores.postgres import AsofPostgresOfflineStore, AsofPostgresOff
 from millwright.stores.postgres_logs import AsofPostgresLoggingDestination
 from millwright.stores.postgres_request import server_of
 from millwright.stores.postgres_server import connect
-from millwright.stores.postgres_writes import append
+from millwright.stores.postgres_writes import append, save
 from millwright.stores.progress import reporting
 
 START = datetime(2025, 3, 30, tzinfo=UTC)
@@ -257,14 +259,14 @@ def test_every_answer_is_that_of_the_store_over_parquet(store, parquet, data, as
     frame["slot"] = pd.array(list(where), dtype="Int64")
     frame["event_timestamp"] = frame["event_timestamp"].dt.tz_convert(zone)
     for as_known in (True, False):
-        here, there = (
-            one.get_historical_features(
-                frame, REFERENCES, filter_by_created_timestamp=as_known
-            ).to_arrow()
+        job, there = (
+            one.get_historical_features(frame, REFERENCES, filter_by_created_timestamp=as_known)
             for one in (store, parquet)
         )
+        here, there = job.to_arrow(), there.to_arrow()
         assert here.schema.equals(there.schema)
         assert str(here.to_pylist()) == str(there.to_pylist())
+        assert str(by_sql(job, here.schema).to_pylist()) == str(there.to_pylist())
 
 
 def test_without_entities_the_rows_of_a_span_are_those_of_the_store_over_parquet(empty, parquet):
@@ -281,13 +283,15 @@ def test_without_entities_the_rows_of_a_span_are_those_of_the_store_over_parquet
         pq.write_table(rows(name, *records), path)
     asked = ["readings:load", "notes:note"]
     for as_known in (True, False):
-        here, there = (
+        job, there = (
             one.get_historical_features(
                 None, asked, start_date=START, end_date=START + 2 * HOUR,
                 filter_by_created_timestamp=as_known,
-            ).to_arrow()
+            )
             for one in (empty, parquet)
         )  # fmt: skip
+        here, there = job.to_arrow(), there.to_arrow()
+        assert by_sql(job, here.schema).to_pylist() == here.to_pylist()
         assert here.schema.equals(there.schema)
         assert here.to_pylist() == there.to_pylist()
         assert here["machine_id"].to_pylist() == ["a", "b", "a", "Ä"]
@@ -335,10 +339,33 @@ def test_an_entity_frame_without_rows_is_answered_without_rows(empty):
 def test_cutoffs_may_be_a_query(empty):
     write(empty, "readings", ("a", 0.5, 7, START, START))
     query = "SELECT 'a' AS machine_id, timestamp '2025-03-30' AS event_timestamp, 1.5 AS price;"
-    result = empty.get_historical_features(query, ["readings:load"]).to_arrow()
-    assert result.to_pylist() == [
-        {"machine_id": "a", "event_timestamp": START, "price": 1.5, "load": 0.5}
+    job = empty.get_historical_features(query, ["readings:load"])
+    expected = [{"machine_id": "a", "event_timestamp": START, "price": 1.5, "load": 0.5}]
+    result = job.to_arrow()
+    assert result.to_pylist() == by_sql(job, result.schema).to_pylist() == expected
+
+
+def test_a_query_of_cutoffs_is_run_when_rows_are_asked_for_and_once(empty):
+    write(empty, "readings", ("a", 0.5, 7, START, START))
+    run(empty, "CREATE SEQUENCE features.runs")
+    query = "SELECT 'a' AS machine_id, timestamptz '2025-03-30Z' AS at, nextval('features.runs') n"
+    job = empty.get_historical_features(query, ["readings:load"])
+    assert [row["is_called"] for row in rows_of(empty, "features.runs")] == [False]
+    assert job.metadata.min_event_timestamp == START
+    for _ in range(2):
+        assert job.to_df()[["n", "load"]].to_numpy().tolist() == [[1, 0.5]]
+
+
+def by_sql(job: RetrievalJob, schema: pa.Schema) -> pa.Table:
+    """The rows of the query that a job stands for, run in some other zone, with its `schema`."""
+    with connect(job._server) as session:
+        session.run("SET TimeZone = 'Asia/Kathmandu'")
+        found = session.fetch(job.to_sql())
+    kinds = [
+        column if pa.types.is_null(kind.type) else kind
+        for column, kind in zip(found.schema, schema, strict=True)
     ]
+    return found.cast(pa.schema(kinds))
 
 
 def test_a_service_joins_one_view_twice_under_other_names_and_keys(empty):
@@ -499,6 +526,41 @@ def test_pulled_times_are_in_utc(empty):
     )
     assert job.to_arrow().to_pylist() == [{"machine_id": "a", "load": 1, "event_timestamp": START}]
     assert job.to_arrow().schema.field("event_timestamp").type == INSTANT
+
+
+def test_rows_whose_keys_or_times_are_null_are_written_once_too(empty):
+    for _ in range(2):
+        write(empty, "readings", ("a", 1, None, START, None), (None, 2, 2, START, START))
+        write(empty, "readings", ("a", 3, 3, START, START))
+    assert sorted(row["load"] for row in rows_of(empty, "features.readings")) == [1, 2, 3]
+
+
+def test_writers_of_a_table_that_is_not_there_yet_wait_for_each_other(empty):
+    with ThreadPoolExecutor(6) as writers:
+        list(
+            writers.map(lambda n: write(empty, "readings", (str(n), n, n, START, START)), range(6))
+        )
+    assert sorted(row["load"] for row in rows_of(empty, "features.readings")) == [*range(6)]
+
+
+def test_a_fault_in_saving_is_told_as_it_is_and_saves_nothing(empty):
+    write(empty, "readings", ("a", 1, 1, START, START))
+    server = server_of(empty.config)
+
+    def broken() -> Iterator[pa.RecordBatch]:
+        yield rows("readings", ("b", 1, 1, START, START)).to_batches()[0]
+        raise DataError("no such thing")
+
+    with pytest.raises(DataError, match=r"^no such thing$"):
+        save(server, "features.readings", broken(), overwrite=True)
+    for column, values, fault in (
+        ("x" * 64, [1], "PostgreSQL has 63 bytes"),
+        ("big", pa.array([2**63], pa.uint64()), "is uint64, which PostgreSQL cannot hold"),
+    ):
+        with pytest.raises(DataError, match=fault):
+            batches = pa.table({column: values}).to_batches()
+            save(server, "features.readings", iter(batches), overwrite=True)
+    assert [row["machine_id"] for row in rows_of(empty, "features.readings")] == ["a"]
 
 
 def test_pushed_rows_are_appended_and_written_once(empty):

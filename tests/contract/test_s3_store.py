@@ -369,6 +369,22 @@ def test_rows_are_appended_to_a_bucket_once(store, bucket):
     assert [entry["Key"][14:25] for entry in found] == ["rows-000001", "rows-000002"]
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_single_file_that_somebody_else_wrote_meanwhile_is_not_overwritten(s3, bucket, there):
+    if there:
+        put(bucket, "one.parquet", ("a", START, START, 1))
+
+    def meddled(files: object) -> list[pa.RecordBatch]:
+        assert bool(files) == there
+        put(bucket, "one.parquet", ("a", START, START, 2))
+        return pa.table({"load": [3.0]}).to_batches()
+
+    with pytest.raises(BusyError, match=r"s3://plant/one.parquet changed"):
+        object_storage.rewrite(meddled, S3Place("s3://plant/one.parquet"))
+    there = bucket.get_object(Bucket="plant", Key="one.parquet")["Body"].read()
+    assert pq.read_table(io.BytesIO(there))["load"].to_pylist() == [2]
+
+
 def test_a_result_is_exported_to_a_bucket_as_parts_or_not_at_all(store, bucket, monkeypatch):
     put(bucket, "deep/readings/a.parquet", ("a", START, START, 1))
     monkeypatch.setattr(store.config.offline_store, "staging_location", "s3://plant/out/")

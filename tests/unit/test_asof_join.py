@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -10,7 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millwright.errors import BusyError, DataError, InputError, MillwrightError
+from millwright.errors import (
+    BusyError,
+    ConfigurationError,
+    DataError,
+    InputError,
+    MillwrightError,
+)
 from millwright.stores import asof_join, parquet_files
 from millwright.stores.asof_join import History
 
@@ -412,6 +419,40 @@ def test_files_that_cannot_be_joined_are_refused(tmp_path):
         join(asked, history(place))
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.string())],
+)
+def test_text_of_any_kind_is_a_key(tmp_path, kind):
+    write(tmp_path / "a.parquet", ("m", NOON, NOON, 1))
+    asked = cutoffs(("x", NOON), (None, NOON), ("m", NOON))
+    machines = asked["machine_id"].combine_chunks()
+    typed = machines.dictionary_encode() if pa.types.is_dictionary(kind) else machines.cast(kind)
+    asked = asked.set_column(0, "machine_id", typed)
+    assert loads(asked, history(tmp_path)) == [None, None, 1]
+
+
+def test_a_key_that_is_not_a_number_finds_nothing(tmp_path):
+    schema = SCHEMA.set(0, pa.field("machine_id", pa.float64()))
+    write(
+        tmp_path / "a.parquet", (float("nan"), NOON, NOON, 1), (0.0, NOON, NOON, 2), schema=schema
+    )
+    asked = pa.table({"machine_id": [float("nan"), -0.0], "event_timestamp": [NOON] * 2})
+    assert loads(asked, history(tmp_path)) == [None, 2]
+
+
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [([1], "key 'machine_id' is list<item: int64> in the cut-offs; make it text"),
+     (True, "'machine_id' is BOOLEAN in the cut-offs, but 'machine_id' is VARCHAR"),
+     (NOON, "'machine_id' is TIMESTAMP WITH TIME ZONE in the cut-offs, but")],
+)  # fmt: skip
+def test_keys_that_cannot_be_compared_are_refused(tmp_path, key, error):
+    write(tmp_path / "a.parquet", ("m", NOON, NOON, 1))
+    with pytest.raises(InputError, match=error):
+        join(pa.table({"machine_id": [key], "event_timestamp": [NOON]}), history(tmp_path))
+
+
 def test_a_column_with_the_name_of_a_row_number_is_refused(tmp_path):
     schema = SCHEMA.append(pa.field("file_index", pa.int64()))
     write(tmp_path / "a.parquet", ("m", NOON, NOON, 1, 7), schema=schema)
@@ -451,6 +492,20 @@ def test_the_spill_folder_is_made_and_left_empty(tmp_path):
     assert limit == "95.3 MiB"
     assert zone == "UTC"
     assert list(spill.iterdir()) == []
+
+
+def test_a_spill_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigurationError, match=f"cannot write into {tmp_path}/file: File exists"),
+        parquet_files.connect(spill_folder=tmp_path / "file"),
+    ):
+        pass
+
+
+def test_a_full_disk_is_named():
+    with pytest.raises(MillwrightError, match="is full; name a folder"), parquet_files.connect():
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_the_latest_row_of_each_key_in_a_span_is_read(tmp_path):

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from millwright.errors import BusyError
-from millwright.stores import asof_join, parquet_files
+from millwright.errors import BusyError, DataError
+from millwright.stores import asof_join, duckdb_reader, parquet_files
 from millwright.stores.asof_join import History
 from millwright.stores.progress import reporting
 
@@ -97,7 +97,7 @@ def streamed(asked: pa.Table, histories: list[History], at_once: int, **place) -
 @pytest.fixture(params=["in memory", "on disk"])
 def memory(request, monkeypatch) -> str:
     if request.param == "on disk":
-        monkeypatch.setattr(asof_join, "MOST", 1000)
+        monkeypatch.setattr(duckdb_reader, "MOST", 1000)
     return request.param
 
 
@@ -116,7 +116,7 @@ def test_a_stream_is_the_join_in_batches(histories, memory, tmp_path, at_once):
 def test_features_that_take_too_much_memory_wait_in_the_spill_folder(
     histories, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(asof_join, "MOST", 1000)
+    monkeypatch.setattr(duckdb_reader, "MOST", 1000)
     with parquet_files.connect(threads=2, spill_folder=tmp_path / "spill") as connection:
         parts = asof_join.stream(
             connection, cutoffs(300), "event_timestamp", histories, 100, as_known=True
@@ -138,7 +138,7 @@ def test_keys_that_do_not_fit_the_memory_together_are_searched_in_turn(histories
         return search(rows, keys, *rest, **more)
 
     monkeypatch.setattr(asof_join, "search", counted)
-    monkeypatch.setattr(asof_join, "MOST", 100 * asof_join.BYTES_A_ROW)
+    monkeypatch.setattr(duckdb_reader, "MOST", 100 * asof_join.BYTES_A_ROW)
     assert joined(asked, histories).equals(expected)
     assert len(searched) > 3
     assert not set.intersection(*searched[:2])
@@ -157,6 +157,30 @@ def test_how_far_a_stream_has_come_is_told_in_rows(histories):
     with reporting(lambda *what: told.append(what)):
         streamed(cutoffs(250), histories, 100)
     assert told[-4:] == [("rows joined", done, 250) for done in (0, 100, 200, 250)]
+
+
+def test_how_far_the_search_and_the_reading_have_come_is_told_in_rows_of_the_files(histories):
+    told = {}
+    with reporting(lambda name, done, total: told.setdefault(name, []).append((done, total))):
+        joined(cutoffs(250), histories)
+    rows = MACHINES * STEPS + 50
+    assert [name for name in told if "readings" in name] == [
+        "rows of readings searched", "rows of readings read",
+    ]  # fmt: skip
+    for steps in told.values():
+        assert steps[0][0] == 0
+        assert steps == sorted(steps)
+    assert told["rows of readings read"][-1] == (rows, rows)
+
+
+def test_files_damaged_in_the_middle_are_named(tmp_path):
+    history, path = readings(tmp_path / "readings"), tmp_path / "readings" / "b.parquet"
+    first = pq.ParquetFile(path).metadata.row_group(7).column(4).dictionary_page_offset
+    with path.open("r+b") as file:
+        file.seek(first)
+        file.write(b"\xff" * 60)
+    with pytest.raises(DataError, match=f"cannot read {tmp_path}/readings: .*"):
+        joined(cutoffs(300), [history])
 
 
 def test_files_that_change_between_batches_of_a_view_are_refused(histories, monkeypatch, tmp_path):

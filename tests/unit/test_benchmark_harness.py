@@ -14,12 +14,14 @@ import pyarrow as pa
 import pytest
 
 from benchmarks import comparison, harness, presentation
+from benchmarks.benchmark import Figure, under
 from benchmarks.harness import Outcome
 from millwright import benchmark as verb
 from millwright.__main__ import main
 
 Capture = pytest.CaptureFixture[str]
 NAIVE = datetime(2025, 1, 1, 12)  # noqa: DTZ001
+ROWS = contests.rows()
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,24 @@ def test_a_figure_is_the_median_of_its_turns_and_a_ratio_to_ours(equal: Outcome)
 
 def test_claims_are_held_against_the_figures(equal: Outcome) -> None:
     assert list(equal.claims.values()) == [True, False, True]
+
+
+def test_a_claim_may_be_of_seconds_of_memory_or_of_both() -> None:
+    figure = Figure("b", "quick", "ours", seconds=2.0, peak_memory_mb=500.0)
+    claims = [
+        under("ours", seconds=3),
+        under("ours", memory_mb=400),
+        under("ours", seconds=3, memory_mb=400),
+        under("ours", seconds=2.5, memory_mb=3_000),
+    ]
+    assert [claim.text for claim in claims] == [
+        "ours under 3 s",
+        "ours under 400 MB",
+        "ours under 3 s and 400 MB",
+        "ours under 2.5 s and 3,000 MB",
+    ]
+    assert [claim.holds({"ours": figure}) for claim in claims] == [True, False, False, True]
+    assert claims[0].holds({"ours": Figure("b", "quick", "ours", ended="died")}) is None
 
 
 def test_the_record_for_machines_has_what_the_design_names(equal: Outcome) -> None:
@@ -89,7 +109,7 @@ def test_a_contender_that_does_not_finish_is_reported_with_how_it_ended(work: Pa
     fails, grows, waits, ours = outcome.figures
     assert fails.ended == "died with exit code 1: MemoryError: no room for 5 GB"
     assert grows.ended.startswith("ended: memory, over 0.4 GB after ")
-    assert waits.ended == "ended: stopped after 4 s"
+    assert waits.ended == "ended: stopped after 3 s"
     assert {each.seconds for each in (fails, grows, waits)} == {None}
     assert (ours.ended, ours.equal) == ("ok", None)  # with nobody's result to compare it with
     assert list(outcome.claims.values()) == [None]
@@ -128,24 +148,24 @@ TIMES = pa.table({"key": [1, 2], "at": pa.array([NAIVE, None], pa.timestamp("ns"
 @pytest.mark.parametrize(
     ("other", "found"),
     [
-        (contests.ROWS, None),
-        (contests.ROWS.to_pandas(), None),  # NaN for null
-        (contests.ROWS.slice(1), "4 rows against 3"),
-        (contests.ROWS.rename_columns(["key", "size"]), "only one has the columns size, value"),
+        (ROWS, None),
+        (ROWS.to_pandas(), None),  # NaN for null
+        (ROWS.slice(1), "4 rows against 3"),
+        (ROWS.rename_columns(["key", "size"]), "only one has the columns size, value"),
         (
-            contests.ROWS.take([1, 0, 2, 3]),
+            ROWS.take([1, 0, 2, 3]),
             "column key: 2 values, the first in row 0: 1 against 2",
         ),
         (
-            contests.ROWS.set_column(1, "value", pa.array([0.5, None, 1.5 + 1e-9, 2.5])),
+            ROWS.set_column(1, "value", pa.array([0.5, None, 1.5 + 1e-9, 2.5])),
             None,
         ),
         (
-            contests.ROWS.set_column(1, "value", pa.array([0.5, 0.0, 1.5, 2.5])),
+            ROWS.set_column(1, "value", pa.array([0.5, 0.0, 1.5, 2.5])),
             "column value: 1 values, the first in row 1: None against 0.0",
         ),
         (
-            contests.ROWS.set_column(1, "value", pa.array([0.5, None, 1.6, 2.5])),
+            ROWS.set_column(1, "value", pa.array([0.5, None, 1.6, 2.5])),
             "column value: 1 values, the first in row 2: 1.5 against 1.6",
         ),
     ],
@@ -153,17 +173,17 @@ TIMES = pa.table({"key": [1, 2], "at": pa.array([NAIVE, None], pa.timestamp("ns"
 def test_results_are_compared_value_by_value(
     tmp_path: Path, other: object, found: str | None
 ) -> None:
-    assert _difference(tmp_path, contests.ROWS, other, tolerance=1e-6) == found
+    assert _difference(tmp_path, ROWS, other, tolerance=1e-6) == found
 
 
 def test_results_without_tolerance_are_equal_to_the_last_digit(tmp_path: Path) -> None:
-    other = contests.ROWS.set_column(1, "value", pa.array([0.5, None, 1.5 + 1e-9, 2.5]))
-    assert "column value" in (_difference(tmp_path, contests.ROWS, other) or "")
+    other = ROWS.set_column(1, "value", pa.array([0.5, None, 1.5 + 1e-9, 2.5]))
+    assert "column value" in (_difference(tmp_path, ROWS, other) or "")
 
 
 def test_results_with_a_key_are_equal_in_any_order(tmp_path: Path) -> None:
-    other = contests.ROWS.take([3, 1, 0, 2])
-    assert _difference(tmp_path, contests.ROWS, other, key=["key"]) is None
+    other = ROWS.take([3, 1, 0, 2])
+    assert _difference(tmp_path, ROWS, other, key=["key"]) is None
 
 
 def test_a_time_without_a_zone_is_in_utc(tmp_path: Path) -> None:
@@ -172,8 +192,8 @@ def test_a_time_without_a_zone_is_in_utc(tmp_path: Path) -> None:
 
 
 def test_results_by_name_are_compared_by_name(tmp_path: Path) -> None:
-    one = {"a": contests.ROWS, "b": contests.ROWS}
-    other = {"a": contests.ROWS, "b": contests.ROWS.take([0, 1, 2, 2])}
+    one = {"a": ROWS, "b": ROWS}
+    other = {"a": ROWS, "b": ROWS.take([0, 1, 2, 2])}
     found = _difference(tmp_path, one, other, key={"a": ["key"]})
     assert (found or "").startswith("b: column key: 1 values")
 

@@ -33,6 +33,7 @@ from millwright.ingest import ingest
 from millwright.raw_store import RawStore
 from millwright.settings import Engine
 from millwright.sources import open_source
+from millwright.stores.progress import reporting
 from millwright.validation import BEGINNING
 
 MIDNIGHT = datetime(2025, 1, 1, tzinfo=UTC)
@@ -501,3 +502,20 @@ def test_a_delivery_of_many_periods_is_cut_into_them(tmp_path: Path) -> None:
     assert result.tables["telemetry"].new == 6
     assert len(RawStore(tmp_path / "raw", fleet).files("telemetry")) == 6
     assert len(stored(fleet, tmp_path)) == 6
+
+
+def test_rows_are_counted_while_they_are_read_and_written(tmp_path: Path) -> None:
+    readings = [reading(1, iso(hour)) for hour in range(4)]
+    source = write_parquet(tmp_path / "in", raw(*readings, reading(1, iso(4), heat=101)))
+    told: list[tuple[str, int, int]] = []
+
+    with reporting(lambda *words: told.append(words)):
+        take_in(plant(), source, tmp_path)
+
+    about = [words for words in told if words[0].endswith("telemetry")]
+    assert about == [
+        ("reading telemetry", 0, 5),
+        ("reading telemetry", 5, 5),
+        ("writing telemetry", 0, 4),
+        ("writing telemetry", 4, 4),
+    ]

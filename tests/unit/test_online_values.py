@@ -119,6 +119,7 @@ def test_a_text_key_whose_column_holds_numbers_is_their_text():
     [
         (pa.array(["a", None]), ValueType.STRING, "key 'machine_id' is null in some row"),
         (pa.array([0.5]), ValueType.DOUBLE, "key 'machine_id' is DOUBLE, of which Feast makes no"),
+        (pa.array([2**40]), ValueType.INT32, "key 'machine_id' is INT32, and its column has int64"),
     ],
 )
 def test_what_can_be_no_key_is_named(column, kind, message):

@@ -18,6 +18,7 @@ from raw_tables import (
     write_parquet,
 )
 
+from millwright import raw_files
 from millwright.content import content_hash
 from millwright.errors import InputError, MillwrightError
 from millwright.fleet import Fleet
@@ -203,6 +204,23 @@ def test_the_content_hash_does_not_depend_on_the_layout_of_the_file(tmp_path: Pa
 
     assert content_hash(tmp_path / "a") == content_hash(tmp_path / "b")
     assert content_hash(tmp_path / "a") != content_hash(tmp_path / "c")
+
+
+def test_a_file_is_called_by_the_same_content_while_it_is_written_and_when_it_is_read(
+    tmp_path: Path,
+) -> None:
+    rows = """SELECT 'machine ' || i AS name, CASE WHEN i % 3 > 0 THEN i / 7 END AS number,
+              [i::VARCHAR, NULL] AS list, TIMESTAMPTZ '2025-01-01' + to_seconds(i) AS time
+              FROM range(130_000) r(i) ORDER BY number, i"""
+    read, written = f"FROM read_parquet('{tmp_path}/a')", list[int]()
+    with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
+        content = raw_files.write_parquet(connection, rows, tmp_path / "a", written.append)
+        connection.execute(f"COPY ({rows}) TO '{tmp_path}/b' (FORMAT parquet)")
+
+        assert connection.sql(read).to_arrow_table() == connection.sql(rows).to_arrow_table()
+    assert content == content_hash(tmp_path / "a") == content_hash(tmp_path / "b")
+    assert (len(written), sum(written)) == (2, 130_000)
 
 
 def test_a_store_is_read_the_same_in_any_time_zone_of_the_session(tmp_path: Path) -> None:
