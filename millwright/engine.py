@@ -46,10 +46,7 @@ class DuckDBEngine:
         earliest = start - reach - self.fleet.step
         self._name("telemetry", earliest, end)
         # Every view of a period starts from the statistics of each step, so they are kept.
-        self._do(
-            f"CREATE OR REPLACE TEMP TABLE made AS FROM ({self._readings()}) "
-            "ORDER BY machine_id, step, known"
-        )
+        self._do(f"CREATE OR REPLACE TEMP TABLE made AS FROM ({self._readings()}) ORDER BY ALL")
         self._do("CREATE OR REPLACE TEMP VIEW readings AS FROM made")
         for view in views:
             for table in view.sources:
