@@ -10,10 +10,17 @@ import pyarrow as pa
 from millwright.errors import InputError, first_line
 from millwright.sql import quoted
 from millwright.stores.asof_join import History
-from millwright.stores.parquet_files import Table, check, columns, microseconds, reading, within
+from millwright.stores.parquet_files import (
+    Table,
+    check,
+    columns,
+    microseconds,
+    nothing,
+    reading,
+    within,
+)
 
 TIMESTAMP = "event_timestamp"  # what Feast calls the time of a cut-off
-INSTANT = pa.timestamp("us", tz="UTC")
 
 
 def of_query(
@@ -59,7 +66,7 @@ def of_span(
             check(history.files, kinds, history.keys.values(), [history.event])
             parts.append(_pairs(history, keys, kinds, span))
     if not parts:
-        return pa.schema({TIMESTAMP: INSTANT} | dict.fromkeys(keys, pa.null())).empty_table()
+        return columns_of_span(keys)
     names = [quoted(TIMESTAMP), *map(quoted, keys)]
     query = f"{' UNION '.join(parts)} ORDER BY {', '.join(names)}"
     with ExitStack() as stack:
@@ -67,6 +74,11 @@ def of_span(
             stack.enter_context(reading(history.files))
         rows: pa.Table = connection.execute(query).to_arrow_table()
     return rows
+
+
+def columns_of_span(keys: Sequence[str]) -> pa.Table:
+    """The columns of `of_span`, without rows and without types of keys."""
+    return nothing([TIMESTAMP, *keys], {TIMESTAMP})
 
 
 def _pairs(

@@ -216,7 +216,7 @@ def read(
 ) -> pa.Table:
     """The rows whose `timestamp` is in `span`, ends included, in the order of the files."""
     if not files.paths:
-        return _nothing(names, {timestamp})
+        return nothing(names, {timestamp})
     with reading(files):
         check(files, columns(connection, files), names, [timestamp])
         selected = ", ".join(f"s.{quoted(name)}" for name in names)
@@ -241,7 +241,7 @@ def read_latest(
     """
     times = [timestamp, created] if created else [timestamp]
     if not files.paths:
-        return _nothing(names, set(times))
+        return nothing(names, set(times))
     known = [f"s.{quoted(key)} IS NOT NULL" for key in keys]
     partition = f"PARTITION BY {', '.join(f's.{quoted(key)}' for key in keys)}" if keys else ""
     order = [f"s.{quoted(time)} DESC NULLS LAST" for time in times]
@@ -280,8 +280,8 @@ def _in_span(timestamp: str, span: tuple[datetime | None, datetime | None]) -> s
     return " AND ".join(conditions)
 
 
-def _nothing(names: Sequence[str], times: set[str]) -> pa.Table:
-    """A table without rows: no file says what type its columns would have."""
+def nothing(names: Sequence[str], times: set[str]) -> pa.Table:
+    """A table without rows, of which nobody says what types its columns but times would have."""
     instant = pa.timestamp("us", tz="UTC")
     return pa.schema(
         [(name, instant if name in times else pa.null()) for name in names]

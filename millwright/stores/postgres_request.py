@@ -15,12 +15,13 @@ from feast.infra.offline_stores.contrib.postgres_offline_store.postgres_source i
 )
 
 from millwright.errors import ConfigurationError, InputError
+from millwright.stores.asof_cutoffs import TIMESTAMP, columns_of_span
 from millwright.stores.places import Place
 from millwright.stores.postgres_join import TableHistory
 from millwright.stores.postgres_query import values
 from millwright.stores.postgres_rows import all_rows, read_all
 from millwright.stores.postgres_server import Server, Session, connect
-from millwright.stores.postgres_span import TIMESTAMP, columns_of_span, of_span, span_query
+from millwright.stores.postgres_span import of_span, span_query
 from millwright.stores.postgres_tables import Source
 from millwright.stores.request import (
     batch_source,

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 import pyarrow as pa
 
 from millwright.sql import moment, quoted
+from millwright.stores.parquet_files import nothing
 from millwright.stores.postgres_server import Session, translated
-from millwright.stores.postgres_tables import INSTANT, Table, check, placed
+from millwright.stores.postgres_tables import Table, check, placed
 
 
 def read_all(session: Session, table: Table) -> pa.Table:
@@ -30,7 +31,7 @@ def read(
 ) -> pa.Table:
     """The rows whose `timestamp` is in `span`, ends included, in the order of the table."""
     if not table.exists:
-        return _nothing(names, {timestamp})
+        return nothing(names, {timestamp})
     check(table, names, [timestamp])
     order = "ORDER BY s.ctid" if table.has_places else ""
     with translated(session.server, table.name):
@@ -56,7 +57,7 @@ def read_latest(
     """
     times = [timestamp, created] if created else [timestamp]
     if not table.exists:
-        return _nothing(names, set(times))
+        return nothing(names, set(times))
     check(table, [*keys, *names], times)
     with translated(session.server, table.name):
         within = in_span(table, timestamp, span)
@@ -92,10 +93,3 @@ def in_span(table: Table, timestamp: str, span: tuple[datetime | None, datetime 
             aware = end.replace(tzinfo=UTC) if end.tzinfo is None else end
             conditions.append(f"{time} {sign} {moment(aware)}")
     return " AND ".join(conditions)
-
-
-def _nothing(names: Sequence[str], times: set[str]) -> pa.Table:
-    """A table without rows: no table says what type its columns would have."""
-    return pa.schema(
-        [(name, INSTANT if name in times else pa.null()) for name in names]
-    ).empty_table()

@@ -6,12 +6,11 @@ from datetime import datetime
 import pyarrow as pa
 
 from millwright.sql import quoted
+from millwright.stores.asof_cutoffs import TIMESTAMP, columns_of_span
 from millwright.stores.postgres_join import TableHistory
 from millwright.stores.postgres_rows import in_span
 from millwright.stores.postgres_server import Session, translated
-from millwright.stores.postgres_tables import INSTANT, Table, check
-
-TIMESTAMP = "event_timestamp"
+from millwright.stores.postgres_tables import Table, check
 
 
 def of_span(
@@ -31,11 +30,6 @@ def of_span(
         return columns_of_span(keys)
     with translated(session.server, "the rows of a span of time"):
         return session.fetch(query)
-
-
-def columns_of_span(keys: Sequence[str]) -> pa.Table:
-    """The columns of `of_span`, without rows and without types of keys."""
-    return pa.schema({TIMESTAMP: INSTANT} | dict.fromkeys(keys, pa.null())).empty_table()
 
 
 def span_query(
