@@ -10,7 +10,9 @@ online store of ours takes a row twice without harm (`millwright.stores.online_s
 `millwright.stores.online_redis`).
 """
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -109,15 +111,30 @@ def materialize(
     """
     end = min(now.replace(tzinfo=UTC) if now.tzinfo is None else now, datetime.now(UTC))
     found = _views(store, views)
+    online, sources = _online(store), [_source(store, view) for view in found]
+    done = []
     with reporting(progress) if progress else nullcontext():
-        return [_materialize(store, view, end) for view in found]
+        for source, rows in zip(sources, _newest_known(sources, end), strict=True):
+            loaded = load(store.config, online, source.view, rows)
+            _record(store, source.view, end)
+            done.append(
+                Materialized(
+                    source.view.name, EPOCH, end, rows.num_rows, loaded.written, loaded.kept
+                )
+            )
+    return done
 
 
-def _materialize(store: FeatureStore, view: FeatureView, end: datetime) -> Materialized:
-    rows = newest_known(_source(store, view), end)
-    loaded = load(store.config, _online(store), view, rows)
-    _record(store, view, end)
-    return Materialized(view.name, EPOCH, end, rows.num_rows, loaded.written, loaded.kept)
+def _newest_known(sources: Sequence[Source], now: datetime) -> Iterator[pa.Table]:
+    """The rows of each source. While the caller is busy with one, the next is read."""
+    with ThreadPoolExecutor(1) as reader:
+        reading: deque[Future[pa.Table]] = deque()
+        for source in sources:
+            reading.append(reader.submit(newest_known, source, now))
+            if len(reading) == 2:
+                yield reading.popleft().result()
+        while reading:
+            yield reading.popleft().result()
 
 
 def newest_known(source: Source, now: datetime) -> pa.Table:

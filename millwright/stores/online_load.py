@@ -1,5 +1,6 @@
 """Rows of an offline store brought into an online store of ours, and looked for afterwards."""
 
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -40,23 +41,22 @@ def load(
         MillwrightError: the store does not answer, or a row is not there.
     """
     written: list[OnlineRows] = []
-    writing: list[Future[None]] = []
+    writing: deque[Future[None]] = deque()
     with (
         counting(f"{view.name} to the online store", rows.num_rows) as advance,
-        ThreadPoolExecutor(1) as writer,  # the store is busy with a batch while the next is encoded
+        ThreadPoolExecutor(store.writers) as writers,  # busy while the next batch is encoded
     ):
         for batch in _batches(view, rows):
             some = OnlineRows.of_arrow(view, batch)
-            for earlier in writing:
-                earlier.result()
-            writing = [writer.submit(store.write_rows, config, view, some)]
+            if len(writing) == store.writers:
+                writing.popleft().result()
+            writing.append(writers.submit(store.write_rows, config, view, some))
             written.append(replace(some, values={}))
             advance(len(some))
         for last in writing:
             last.result()
-    newer = 0
-    for some in written:
-        newer += _newer(view, some, store.event_times(config, view, some.keys))
+        there = writers.map(lambda some: store.event_times(config, view, some.keys), written)
+        newer = sum(_newer(view, some, times) for some, times in zip(written, there, strict=True))
     return Loaded(rows.num_rows - newer, newer)
 
 

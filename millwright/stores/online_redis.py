@@ -45,16 +45,18 @@ ROWS_AT_ONCE = 100  # that one script writes, in some milliseconds: nobody else 
 # features; seconds to live or 0; and for each key what goes into the fields.
 WRITE_UNLESS_OLDER = """
 local fields, life = cmsgpack.unpack(ARGV[1]), ARGV[2]
+local call, unpacked = redis.call, cmsgpack.unpack
+local ours, feasts, last = fields[1], fields[2], 2 * #fields
 local hash = {}
 for i, field in ipairs(fields) do
     hash[2 * i - 1] = field
 end
 for n, key in ipairs(KEYS) do
-    local row = cmsgpack.unpack(ARGV[n + 2])
-    local old = redis.call('HMGET', key, fields[1], fields[2])
+    local row = unpacked(ARGV[n + 2])
+    local old = call('HGET', key, ours)
     local stays = false
-    if old[1] and old[2] and old[1] ~= row[1] then
-        local event, created = string.match(old[1], '^(%-?%d+) (%-?%d+)$')
+    if old and old ~= row[1] and call('HEXISTS', key, feasts) == 1 then
+        local event, created = string.match(old, '^(%-?%d+) (%-?%d+)$')
         local newer_event, newer_created = string.match(row[1], '^(%-?%d+) (%-?%d+)$')
         event, newer_event = tonumber(event), tonumber(newer_event)
         stays = event > newer_event or
@@ -64,11 +66,11 @@ for n, key in ipairs(KEYS) do
         for i, value in ipairs(row) do
             hash[2 * i] = value
         end
-        for first = 1, #hash, 4000 do  -- Lua hands on some thousand values at most
-            redis.call('HSET', key, unpack(hash, first, math.min(first + 3999, #hash)))
+        for first = 1, last, 4000 do  -- Lua hands on some thousand values at most
+            call('HSET', key, unpack(hash, first, math.min(first + 3999, last)))
         end
         if life ~= '0' then
-            redis.call('EXPIRE', key, life)
+            call('EXPIRE', key, life)
         end
     end
 end
@@ -97,6 +99,8 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
 
     Every method raises a MillwrightError if Redis does not answer.
     """
+
+    writers = 2  # one batch is on its way while Redis writes another
 
     @staticmethod
     def _parse_connection_string(
@@ -140,8 +144,10 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
                 for start in range(0, len(names), at_once):
                     some = names[start : start + at_once]
                     pipeline.eval(READ_FIELD, len(some), *some, field)
-                found = pipeline.execute()
-        return [int(times.split()[0]) if times else None for some in found for times in some]
+                found = [times for some in pipeline.execute() for times in some]
+        # Machines that are read together share their times: each is understood once.
+        events = {times: int(times.split()[0]) for times in {*found} - {None}}
+        return [events.get(times) for times in found]
 
     @staticmethod
     def _keys_at_once(config: RepoConfig) -> int:

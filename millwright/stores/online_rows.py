@@ -80,6 +80,8 @@ class OnlineRows:
 class OrderedOnlineStore(OnlineStore):  # type: ignore[misc]
     """An online store of Feast whose rows only ever become newer."""
 
+    writers = 1  # batches that it is worth to have under way at once
+
     @abstractmethod
     def write_rows(self, config: RepoConfig, view: FeatureView, rows: OnlineRows) -> None:
         """Write the rows that are not older than what is there, each of them whole."""

@@ -243,21 +243,23 @@ def read_latest(
     if not files.paths:
         return nothing(names, set(times))
     known = [f"s.{quoted(key)} IS NOT NULL" for key in keys]
-    partition = f"PARTITION BY {', '.join(f's.{quoted(key)}' for key in keys)}" if keys else ""
-    order = [f"s.{quoted(time)} DESC NULLS LAST" for time in times]
+    # A null is before every time: of two rows the flag decides, and where both have one the time.
+    order = [
+        each for time in times for each in (f"s.{quoted(time)} IS NOT NULL", f"s.{quoted(time)}")
+    ]
+    groups = f"GROUP BY {', '.join(f's.{quoted(key)}' for key in keys)}" if keys else ""
     with reading(files):
         check(files, columns(connection, files), [*keys, *names], times)
         rows: pa.Table = connection.execute(
             f"""
             SELECT {", ".join(f"s.{quoted(name)}" for name in names)}
             FROM {files.sql}
-            JOIN (
-                SELECT {ROW_NUMBER} AS row FROM {files.sql}
+            WHERE {ROW_NUMBER} IN (
+                SELECT max(ROW({", ".join([*order, ROW_NUMBER])}))[{len(order) + 1}]
+                FROM {files.sql}
                 WHERE {" AND ".join([_in_span(timestamp, span), *known])}
-                QUALIFY row_number() OVER (
-                    {partition} ORDER BY {", ".join([*order, f"{ROW_NUMBER} DESC"])}
-                ) = 1
-            ) AS newest ON {ROW_NUMBER} = newest.row
+                {groups}
+            )
             """
         ).to_arrow_table()
     return rows
