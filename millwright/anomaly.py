@@ -83,11 +83,6 @@ def fit(
     Returns:
         None if the history does not fill the fit window yet or has too few healthy rows in it.
     """
-    from sklearn.ensemble import IsolationForest
-    from sklearn.impute import SimpleImputer
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
     if windows.empty:
         return None
     start = windows["event_timestamp"].min()
@@ -107,6 +102,11 @@ def fit(
         healthy = healthy.sample(MOST_ROWS, random_state=SEED).sort_index()
     if len(healthy) < FEWEST_ROWS:
         return None
+    from sklearn.ensemble import IsolationForest
+    from sklearn.impute import SimpleImputer
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     pipeline = make_pipeline(
         SimpleImputer(strategy="median", keep_empty_features=True),
         StandardScaler(),

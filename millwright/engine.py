@@ -1,8 +1,9 @@
 """The feature engine of one machine: DuckDB, over the files of the raw store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import ibis
@@ -26,15 +27,16 @@ class DuckDBEngine:
     last bit when it is made again. Several engines at once compute several periods instead.
     """
 
-    def __init__(self, fleet: Fleet, raw: RawStore, memory_limit: str, spill: Path) -> None:
+    def __init__(
+        self, fleet: Fleet, raw: RawStore, memory_limit: str, spill: Path, compiled: "Compiled"
+    ) -> None:
         self.fleet = fleet
         self.raw = raw
         self.connection = ibis.duckdb.connect(
             memory_limit=memory_limit, threads=1, temp_directory=str(spill)
         )
         self.connection.raw_sql("SET TimeZone = 'UTC'")
-        # An expression takes longer to compile than a small period to compute.
-        self._compiled: dict[str, str] = {}
+        self._compiled = compiled
 
     def compute(self, period: str, views: Sequence[View]) -> Iterator[tuple[View, Rows]]:
         """The rows of each view whose `event_timestamp` lies in `period`.
@@ -46,8 +48,18 @@ class DuckDBEngine:
         earliest = start - reach - self.fleet.step
         self._name("telemetry", earliest, end)
         # Every view of a period starts from the statistics of each step, so they are kept.
-        self._do(f"CREATE OR REPLACE TEMP TABLE made AS FROM ({self._readings()}) ORDER BY ALL")
+        self._do(
+            f"CREATE OR REPLACE TEMP TABLE made AS FROM ({self._readings()}) "
+            "ORDER BY machine_id, step, known"
+        )
         self._do("CREATE OR REPLACE TEMP VIEW readings AS FROM made")
+        # Readings before the period are there to be looked back on, and get no features of theirs.
+        length = int(self.fleet.step.total_seconds())
+        self._do(
+            "CREATE OR REPLACE TEMP VIEW asked AS FROM readings "
+            f"WHERE step * {length} >= {start.timestamp():.0f} "
+            f"AND step * {length} < {end.timestamp():.0f}"
+        )
         for view in views:
             for table in view.sources:
                 if table != "telemetry":
@@ -61,7 +73,7 @@ class DuckDBEngine:
 
     def _groups(self, view: View) -> list[tuple[str, str]]:
         """The first and the last machine of each group that is computed at once."""
-        (rows,) = self._do("SELECT count(*) FROM made").fetchone()
+        (rows,) = self._do("SELECT count(*) FROM asked").fetchone()
         count = -(-rows * len(view.features) // _VALUES_AT_ONCE)
         return list(
             self._do(
@@ -100,24 +112,40 @@ class DuckDBEngine:
         self._do(f"CREATE OR REPLACE TEMP VIEW {table} AS {rows}")
 
     def _readings(self) -> str:
-        if "readings" not in self._compiled:
-            telemetry = self.connection.table("telemetry")
-            self._compiled["readings"] = _sql(features.step_readings(telemetry, self.fleet))
-        return self._compiled["readings"]
+        return self._compiled.sql(
+            "readings",
+            lambda: features.step_readings(self.connection.table("telemetry"), self.fleet),
+        )
 
     def _rows(self, view: View) -> str:
         """SQL for the rows of `view`, the same for every period."""
-        if view.name not in self._compiled:
-            names = [name for name in ("readings", *view.sources) if name != "telemetry"]
-            if view.kind == "attributes":
-                names.remove("readings")
+
+        def expression() -> ir.Table:
+            names = [name for name in view.sources if name != "telemetry"]
+            if view.kind != "attributes":
+                names += ["readings", "asked"]
             tables = {name: self.connection.table(name) for name in names}
-            self._compiled[view.name] = _sql(features.build(view, self.fleet, tables))
-        return self._compiled[view.name]
+            return features.build(view, self.fleet, tables)
+
+        return self._compiled.sql(view.name, expression)
 
     def _do(self, sql: str) -> Any:
         return self.connection.raw_sql(sql)
 
 
-def _sql(table: ir.Table) -> str:
-    return str(ibis.to_sql(table, dialect="duckdb"))
+class Compiled:
+    """The SQL of expressions by name: they take longer to compile than a small period to compute.
+
+    Engines that run side by side share it. Python compiles one at a time anyway.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._lock = Lock()
+
+    def sql(self, name: str, expression: Callable[[], ir.Table]) -> str:
+        """The SQL of `expression`, which is asked for when nobody has asked for `name` before."""
+        with self._lock:
+            if name not in self._known:
+                self._known[name] = str(ibis.to_sql(expression(), dialect="duckdb"))
+            return self._known[name]

@@ -30,20 +30,22 @@ def build(view: View, fleet: Fleet, tables: dict[str, ir.Table]) -> ir.Table:
     """The table of a view, from the raw tables that it names in `sources`.
 
     `tables` holds `readings`, which is what `step_readings` makes of the telemetry, instead of the
-    telemetry itself, so that an engine can compute them once for several views. Features are
-    float64 or string; rows come in no order. The anomaly score is not made here.
+    telemetry itself, so that an engine can compute them once for several views; `asked`, if it is
+    there, are those of them whose steps get features of windows. Features are float64 or string;
+    rows come in no order. The anomaly score is not made here.
     """
     if view.kind == "attributes":
         return machine_attributes(tables["machines"], fleet)
     readings = tables["readings"]
     if view.kind == "step":
         return _stamped(readings, fleet, list(view.features))
+    asked = tables.get("asked", readings)
     if view.kind == "window":
-        return sensor_windows(readings, view, fleet)
+        return sensor_windows(asked, readings, view, fleet)
     if view.kind == "errors":
-        return error_counts(readings, tables["errors"], view, fleet)
+        return error_counts(asked, tables["errors"], view, fleet)
     if view.kind == "maintenance":
-        return component_ages(readings, tables["maintenance"], fleet)
+        return component_ages(asked, tables["maintenance"], fleet)
     raise ValueError(
         f"view '{view.name}' of kind '{view.kind}' is not an expression over raw tables"
     )
@@ -55,44 +57,42 @@ def step_readings(telemetry: ir.Table, fleet: Fleet) -> ir.Table:
     Columns: `machine_id`, `step`, `known`, `until` (null: still holds), `first_known`, and
     `<sensor>_<statistic>_<step>` for each of the fleet's `step_statistics`, with the mean always.
     """
-    rows = _versioned(telemetry, fleet, key=["machine_id", "timestamp"])
-    versions = rows.select("machine_id", "step", "known").distinct()
-    rows = rows.rename(row_known="known")
-    held = versions.inner_join(
-        rows,
+    key = ["machine_id", "timestamp"]
+    # Which versions there are follows from narrow rows; the wide ones are read once, to be counted.
+    marks = _versioned(telemetry.select(*key, "received"), fleet, key)
+    versions = marks.select("machine_id", "step", "known").distinct()
+    same_step = ibis.window(group_by=["machine_id", "step"], order_by="known")
+    versions = versions.mutate(
+        until=versions.known.lead().over(same_step),
+        first_known=versions.known.min().over(group_by=["machine_id", "step"]),
+    )
+    rows = _versioned(telemetry, fleet, key).rename(row_known="known", row_until="until")
+    held = rows.inner_join(
+        versions,
         [
             "machine_id",
             "step",
-            versions.known >= rows.row_known,
-            rows.until.isnull() | (versions.known < rows.until),
+            rows.row_known <= versions.known,
+            rows.row_until.isnull() | (versions.known < rows.row_until),
         ],
-        rname="row:{name}",  # no sensor has such a name
+        rname="version:{name}",  # no sensor has such a name
     )
     # Counted from the step's own end the seconds are small, and a slope over them is exact.
     seconds = _whole_seconds(held.timestamp) - held.step * _seconds(fleet.step)
     label = fleet.label(fleet.step)
     kinds = dict.fromkeys(("mean", *fleet.features.step_statistics))
-    steps = held.group_by("machine_id", "step", "known").aggregate(
+    return held.group_by("machine_id", "step", "known", "until", "first_known").aggregate(
         **{
             f"{sensor}_{kind}_{label}": _statistic(held[sensor], seconds, kind)
             for sensor in fleet.sensors
             for kind in kinds
         }
     )
-    same_step = {"group_by": ["machine_id", "step"], "order_by": "known"}
-    return steps.mutate(
-        until=steps.known.lead().over(**same_step),
-        first_known=steps.known.min().over(group_by=["machine_id", "step"]),
-    )
 
 
-def sensor_windows(readings: ir.Table, view: View, fleet: Fleet) -> ir.Table:
+def sensor_windows(asked: ir.Table, readings: ir.Table, view: View, fleet: Fleet) -> ir.Table:
     """Statistics of the step means of each sensor over the window that ends with each step."""
     label, step = fleet.label(_window(view)), fleet.label(fleet.step)
-
-    # Counted from a machine's first step the seconds are small enough for a slope over them.
-    steps = readings.step - readings.step.min().over(group_by="machine_id")
-    readings = readings.mutate(seconds=steps * _seconds(fleet.step))
 
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
         return {
@@ -103,11 +103,11 @@ def sensor_windows(readings: ir.Table, view: View, fleet: Fleet) -> ir.Table:
             for kind in fleet.features.statistics
         }
 
-    latest = readings.filter(readings.until.isnull())
-    return _stamped(_rolling(latest, readings, statistics, view, fleet), fleet, list(view.features))
+    rolled = _rolling(asked, readings, statistics, view, fleet)
+    return _stamped(rolled, fleet, list(view.features))
 
 
-def error_counts(readings: ir.Table, errors: ir.Table, view: View, fleet: Fleet) -> ir.Table:
+def error_counts(asked: ir.Table, errors: ir.Table, view: View, fleet: Fleet) -> ir.Table:
     """How often each error code came in the window that ends with each step."""
     rows = _versioned(errors, fleet, key=["machine_id", "timestamp", "code"])
     label = fleet.label(_window(view))
@@ -124,13 +124,14 @@ def error_counts(readings: ir.Table, errors: ir.Table, view: View, fleet: Fleet)
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
         return {f"{code}_count_{label}": rows[name].sum() for code, name in sent.items()}
 
-    rolled = _rolling(_with_grid(counts, readings), counts, statistics, view, fleet)
+    rolled = _rolling(asked, counts, statistics, view, fleet)
     # Where no row was there to count, there was no error.
-    rolled = rolled.mutate(**{name: rolled[name].coalesce(0.0) for name in view.features})
+    found = {name: rolled[name].coalesce(0).cast("float64") for name in view.features}
+    rolled = rolled.mutate(**found)
     return _stamped(rolled, fleet, list(view.features))
 
 
-def component_ages(readings: ir.Table, maintenance: ir.Table, fleet: Fleet) -> ir.Table:
+def component_ages(asked: ir.Table, maintenance: ir.Table, fleet: Fleet) -> ir.Table:
     """Hours (cycles, for a fleet that counts those) since each component was last replaced."""
     rows = _versioned(maintenance, fleet, key=["machine_id", "timestamp", "component"])
     # Components may be called as they like: no other column has such a prefix.
@@ -149,7 +150,7 @@ def component_ages(readings: ir.Table, maintenance: ir.Table, fleet: Fleet) -> i
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
         return {last: rows[last].max() for last in replacements.values()}
 
-    rolled = _rolling(_with_grid(replaced, readings), replaced, statistics, None, fleet)
+    rolled = _rolling(asked, replaced, statistics, None, fleet)
     hours = _seconds(fleet.step) / 3600
     ages = rolled.mutate(
         **{
@@ -171,78 +172,87 @@ def machine_attributes(machines: ir.Table, fleet: Fleet) -> ir.Table:
 
 def _versioned(raw: ir.Table, fleet: Fleet, key: list[str]) -> ir.Table:
     """Give raw rows their `step` and the interval of knowledge, `known` and `until`."""
-    rows = raw.mutate(step=_step_end(raw.timestamp, fleet), known=_step_end(raw.received, fleet))
-    rows = rows.mutate(known=ibis.greatest(rows.step, rows.known))
-    rows = rows.mutate(until=rows.known.lead().over(group_by=key, order_by=["received", "known"]))
+    rows = _placed(raw, fleet)
+    # Few rows have a successor. To look for one among the keys alone spares sorting wide rows.
+    marks = _placed(raw.select(*key, "received"), fleet)
+    repeated = marks.group_by(key).aggregate(times=marks.count()).filter(ibis._.times > 1)
+    again = marks.semi_join(repeated, key)
+    same_key = {"group_by": key, "order_by": ["received", "known"]}
+    again = again.select(*key, "received", until=again.known.lead().over(**same_key))
+    again = again.filter(again.until.notnull())
+    joined = rows.left_join(again, [*key, "received"], rname="again:{name}")
+    rows = joined.select(*rows.columns, "until")
     # Of two corrections within one step only the last was ever seen at the end of a step.
     return rows.filter(rows.until.isnull() | (rows.until > rows.known))
 
 
-def _rolling(
-    latest: ir.Table, versions: ir.Table, statistics: Statistics, view: View | None, fleet: Fleet
-) -> ir.Table:
-    """Take `statistics` over the window that ends with each step, in versions.
+def _placed(raw: ir.Table, fleet: Fleet) -> ir.Table:
+    """Give raw rows their `step`, and the step from which they were `known`."""
+    rows = raw.mutate(step=_step_end(raw.timestamp, fleet), known=_step_end(raw.received, fleet))
+    return rows.mutate(known=ibis.greatest(rows.step, rows.known))
 
-    `latest` is what holds by now, with `first_known`, which is null for rows that make no step of
-    their own; `versions` is the same with everything that ever held. Without a `view` to give the
-    window it is everything before.
+
+def _rolling(
+    asked: ir.Table, rows: ir.Table, statistics: Statistics, view: View | None, fleet: Fleet
+) -> ir.Table:
+    """Take `statistics` over the window that ends with each step of `asked`, in versions.
+
+    `asked` are readings, and `rows` is everything that ever held, with `step`, `known` and `until`;
+    the statistics also find `seconds` there, counted from the end of the window. Without a `view`
+    to give the window it is everything before.
     """
     steps = _window(view) // fleet.step if view else None
-    reach = {"preceding": steps - 1, "following": 0} if steps else {"following": 0}
-    window = ibis.range_window(group_by="machine_id", order_by="step", **reach)
-    rolled = latest.select(
-        "machine_id",
-        "step",
-        "first_known",
-        **{name: value.over(window) for name, value in statistics(latest).items()},
-        last_known=latest.known.max().over(window),
-    ).filter(ibis._.first_known.notnull())
-    names = [name for name in rolled.columns if name not in ("first_known", "last_known")]
-
-    # Where everything in the window was known in time, there is one version, and it is this.
-    in_time = rolled.filter(rolled.last_known <= rolled.step).select(*names, known="step")
-    late = rolled.filter(rolled.last_known > rolled.step).select(
-        "machine_id", "step", "first_known"
-    )
-    seen = _within(late, versions, steps)
-    moments = seen.select(
-        "machine_id", "step", known=ibis.greatest(seen.first_known, seen.row_known)
-    )
-    moments = moments.union(late.select("machine_id", "step", known="first_known"), distinct=True)
-    held = _within(moments, versions, steps)
-    held = held.filter(
-        held.row_known <= held.known, held.row_until.isnull() | (held.known < held.row_until)
-    )
-    # `step` names the step asked for in `held`, and the row's own step in the statistics.
-    asked = held.rename(asked="step").rename(step="row_step")
-    found = (
-        asked.group_by("machine_id", "asked", "known")
-        .aggregate(**statistics(asked))
-        .rename(step="asked")
-    )
-    # A version at which nothing in its window was known yet still is one, of empty statistics.
-    found = moments.left_join(found, ["machine_id", "step", "known"]).select(*names, "known")
-    return in_time.union(found.select(in_time.columns))
-
-
-def _within(asked: ir.Table, rows: ir.Table, steps: int | None) -> ir.Table:
-    """Pair each step asked for with the rows of its machine in the window that ends with it."""
-    rows = rows.rename(row_step="step", row_known="known", row_until="until")
-    rows = rows.drop(*[name for name in ("first_known",) if name in rows.columns])
-    inside = [asked.step >= rows.row_step]
+    moments = _moments(asked, rows, steps)
+    # `asked` and `at` name a version, and `step` is the step of a row in its window.
+    versions = moments.rename(asked="step", at="known")
+    if "first_known" in rows.columns:
+        rows = rows.drop("first_known")
     if steps:
-        inside.append(asked.step < rows.row_step + steps)
-    return asked.inner_join(rows, ["machine_id", *inside])
+        # A window lies in the block of its end and the one before: no row meets all the others.
+        rows = rows.mutate(block=rows.step // steps)
+        versions = versions.mutate(block=versions.asked // steps)
+        versions = versions.union(versions.mutate(block=versions.block - 1))
+    pairs = versions.inner_join(
+        rows,
+        [
+            "machine_id",
+            *(["block"] if steps else []),
+            *_inside(versions.asked, rows.step, steps),
+        ],
+    )
+    held = pairs.filter(pairs.known <= pairs.at, pairs.until.isnull() | (pairs.at < pairs.until))
+    held = held.mutate(seconds=(held.step - held.asked) * _seconds(fleet.step))
+    found = held.group_by("machine_id", "asked", "at").aggregate(**statistics(held))
+    # A version at which nothing in its window was known yet still is one, of empty statistics.
+    of_moment = [
+        moments.machine_id == found.machine_id,
+        moments.step == found.asked,
+        moments.known == found.at,
+    ]
+    return moments.left_join(found, of_moment, rname="found:{name}")
 
 
-def _with_grid(rows: ir.Table, readings: ir.Table) -> ir.Table:
-    """The rows that hold by now, and an empty one for each step that has readings."""
-    latest = rows.filter(rows.until.isnull()).drop("until").mutate(first_known=ibis.null("int64"))
-    grid = readings.select("machine_id", "step", "first_known", known="first_known").distinct()
-    empty = {
-        name: ibis.null(kind) for name, kind in latest.schema().items() if name not in grid.columns
-    }
-    return latest.union(grid.mutate(**empty).select(latest.columns))
+def _moments(asked: ir.Table, rows: ir.Table, steps: int | None) -> ir.Table:
+    """The versions of each step that is `asked`: when something in its window became known."""
+    grid = asked.filter(asked.until.isnull()).select("machine_id", "step", "first_known")
+    # What was known in time is in a step's first version already.
+    late = rows.filter(rows.known > rows.step)
+    late = late.select("machine_id", row_step="step", row_known="known").distinct()
+    seen = grid.inner_join(
+        late,
+        [
+            grid.machine_id == late.machine_id,
+            *_inside(grid.step, late.row_step, steps),
+            grid.first_known < late.row_known,
+        ],
+    )
+    first = grid.select("machine_id", "step", known="first_known")
+    return first.union(seen.select("machine_id", "step", known="row_known"), distinct=True)
+
+
+def _inside(asked: ir.Column, step: ir.Column, steps: int | None) -> list[ir.BooleanValue]:
+    """That `step` lies in the window of so many steps that ends with the one `asked` for."""
+    return [asked >= step, *([asked < step + steps] if steps else [])]
 
 
 def _stamped(rows: ir.Table, fleet: Fleet, features: list[str]) -> ir.Table:
@@ -293,4 +303,4 @@ def _seconds(length: timedelta) -> int:
 
 
 def _one(condition: ir.Column) -> ir.Column:
-    return condition.ifelse(1.0, 0.0)
+    return condition.ifelse(1, 0)

@@ -8,7 +8,7 @@ from types import ModuleType
 import duckdb
 
 from millwright import engine
-from millwright.engine import DuckDBEngine
+from millwright.engine import Compiled, DuckDBEngine
 from millwright.errors import MillwrightError, first_line
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
@@ -53,9 +53,9 @@ class ParquetWarehouse:
         """So many engines, each with its part of the memory and a spill folder of its own."""
         limit = part_of(self.settings.memory_limit, count)
         with ExitStack() as stack:
-            engines = []
+            engines, compiled = [], Compiled()
             for number in range(count):
                 spill = self.folder / f".spill-{number}"
-                engines.append(DuckDBEngine(self.fleet, self.raw, limit, spill))
+                engines.append(DuckDBEngine(self.fleet, self.raw, limit, spill, compiled))
                 stack.callback(engines[-1].connection.disconnect)
             yield engines
