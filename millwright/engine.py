@@ -13,10 +13,10 @@ from millwright import features, periods
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
 from millwright.sql import literal, moment
-from millwright.views import View
-from millwright.warehouse import Rows
+from millwright.views import View, feature_views
+from millwright.warehouse import Rows, steps_within
 
-# So many values of a view are computed at once: windows over them take some 90 bytes for each.
+# So many values of a view are computed at once, which bounds the memory that they take.
 _VALUES_AT_ONCE = 4_000_000
 
 
@@ -24,7 +24,8 @@ class DuckDBEngine:
     """Computes the rows of feature views for one period at a time, on one thread.
 
     Threads would add up in whatever order they come by, and a file would not be the same to the
-    last bit when it is made again. Several engines at once compute several periods instead.
+    last bit when it is made again; for the same reason a period is always made from the same rows,
+    whichever of its views are asked for. Several engines at once compute several periods.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class DuckDBEngine:
         )
         self.connection.raw_sql("SET TimeZone = 'UTC'")
         self._compiled = compiled
+        self._reach = max(view.window or fleet.step for view in feature_views(fleet))
 
     def compute(self, period: str, views: Sequence[View]) -> Iterator[tuple[View, Rows]]:
         """The rows of each view whose `event_timestamp` lies in `period`.
@@ -44,8 +46,7 @@ class DuckDBEngine:
         Their query reads temporary tables, so it holds until the next view is asked for.
         """
         start, end = periods.limits(period, self.fleet)
-        reach = max((view.window or self.fleet.step for view in views), default=self.fleet.step)
-        earliest = start - reach - self.fleet.step
+        earliest = start - self._reach - self.fleet.step
         self._name("telemetry", earliest, end)
         # Every view of a period starts from the statistics of each step, so they are kept.
         self._do(
@@ -53,13 +54,8 @@ class DuckDBEngine:
             "ORDER BY machine_id, step, known"
         )
         self._do("CREATE OR REPLACE TEMP VIEW readings AS FROM made")
-        # Readings before the period are there to be looked back on, and get no features of theirs.
-        length = int(self.fleet.step.total_seconds())
-        self._do(
-            "CREATE OR REPLACE TEMP VIEW asked AS FROM readings "
-            f"WHERE step * {length} >= {start.timestamp():.0f} "
-            f"AND step * {length} < {end.timestamp():.0f}"
-        )
+        asked = steps_within("readings", start, end, self.fleet)
+        self._do(f"CREATE OR REPLACE TEMP VIEW asked AS {asked}")
         for view in views:
             for table in view.sources:
                 if table != "telemetry":

@@ -22,6 +22,9 @@ from millwright.fleet import Fleet
 from millwright.views import View
 
 TIMESTAMP = "timestamp('UTC', 6)"
+FIRST = "first:known"
+# Windows of more steps than this are slid: pairs grow with their length.
+LONG = 48
 
 Statistics = Callable[[ir.Table], dict[str, ir.Value]]
 
@@ -62,32 +65,31 @@ def step_readings(telemetry: ir.Table, fleet: Fleet) -> ir.Table:
     marks = _versioned(telemetry.select(*key, "received"), fleet, key)
     versions = marks.select("machine_id", "step", "known").distinct()
     same_step = ibis.window(group_by=["machine_id", "step"], order_by="known")
-    versions = versions.mutate(
-        until=versions.known.lead().over(same_step),
-        first_known=versions.known.min().over(group_by=["machine_id", "step"]),
-    )
-    rows = _versioned(telemetry, fleet, key).rename(row_known="known", row_until="until")
+    # Sensors may be called as they like: no sensor has a name with a colon.
+    first = versions.known.min().over(group_by=["machine_id", "step"])
+    versions = versions.mutate(until=versions.known.lead().over(same_step), **{FIRST: first})
+    rows = _versioned(telemetry, fleet, key).rename({"row:known": "known", "row:until": "until"})
     held = rows.inner_join(
         versions,
         [
             "machine_id",
             "step",
-            rows.row_known <= versions.known,
-            rows.row_until.isnull() | (versions.known < rows.row_until),
+            rows["row:known"] <= versions.known,
+            rows["row:until"].isnull() | (versions.known < rows["row:until"]),
         ],
-        rname="version:{name}",  # no sensor has such a name
     )
     # Counted from the step's own end the seconds are small, and a slope over them is exact.
     seconds = _whole_seconds(held.timestamp) - held.step * _seconds(fleet.step)
     label = fleet.label(fleet.step)
     kinds = dict.fromkeys(("mean", *fleet.features.step_statistics))
-    return held.group_by("machine_id", "step", "known", "until", "first_known").aggregate(
+    steps = held.group_by("machine_id", "step", "known", "until", FIRST).aggregate(
         **{
             f"{sensor}_{kind}_{label}": _statistic(held[sensor], seconds, kind)
             for sensor in fleet.sensors
             for kind in kinds
         }
     )
+    return steps.rename(first_known=FIRST)
 
 
 def sensor_windows(asked: ir.Table, readings: ir.Table, view: View, fleet: Fleet) -> ir.Table:
@@ -103,8 +105,8 @@ def sensor_windows(asked: ir.Table, readings: ir.Table, view: View, fleet: Fleet
             for kind in fleet.features.statistics
         }
 
-    rolled = _rolling(asked, readings, statistics, view, fleet)
-    return _stamped(rolled, fleet, list(view.features))
+    roll = _rolling if _window(view) // fleet.step <= LONG else _sliding
+    return _stamped(roll(asked, readings, statistics, view, fleet), fleet, list(view.features))
 
 
 def error_counts(asked: ir.Table, errors: ir.Table, view: View, fleet: Fleet) -> ir.Table:
@@ -171,12 +173,15 @@ def machine_attributes(machines: ir.Table, fleet: Fleet) -> ir.Table:
 
 
 def _versioned(raw: ir.Table, fleet: Fleet, key: list[str]) -> ir.Table:
-    """Give raw rows their `step` and the interval of knowledge, `known` and `until`."""
+    """Give raw rows their `step` and the interval of knowledge, `known` and `until`.
+
+    A key is received at a time once.
+    """
     rows = _placed(raw, fleet)
     # Few rows have a successor. To look for one among the keys alone spares sorting wide rows.
-    marks = _placed(raw.select(*key, "received"), fleet)
-    repeated = marks.group_by(key).aggregate(times=marks.count()).filter(ibis._.times > 1)
-    again = marks.semi_join(repeated, key)
+    narrow = _placed(raw.select(*key, "received"), fleet)
+    repeated = narrow.group_by(key).aggregate(times=narrow.count()).filter(ibis._.times > 1)
+    again = narrow.semi_join(repeated, key)
     same_key = {"group_by": key, "order_by": ["received", "known"]}
     again = again.select(*key, "received", until=again.known.lead().over(**same_key))
     again = again.filter(again.until.notnull())
@@ -192,6 +197,30 @@ def _placed(raw: ir.Table, fleet: Fleet) -> ir.Table:
     return rows.mutate(known=ibis.greatest(rows.step, rows.known))
 
 
+def _sliding(
+    asked: ir.Table, readings: ir.Table, statistics: Statistics, view: View, fleet: Fleet
+) -> ir.Table:
+    """The same as `_rolling`, for long windows: what was known in time by window functions."""
+    reach = {"preceding": _window(view) // fleet.step - 1, "following": 0}
+    window = ibis.range_window(group_by="machine_id", order_by="step", **reach)
+    latest = readings.filter(readings.until.isnull())
+    # Counted from a machine's first step the seconds are small enough for a slope over them.
+    counted = latest.step - latest.step.min().over(group_by="machine_id")
+    latest = latest.mutate(seconds=counted * _seconds(fleet.step))
+    slid = latest.select(
+        "machine_id",
+        "step",
+        **{name: value.over(window) for name, value in statistics(latest).items()},
+        last_known=latest.known.max().over(window),
+    )
+    # Where everything in the window was known in time, there is one version, and it is this.
+    in_time = slid.filter(slid.last_known <= slid.step).mutate(known=slid.step)
+    late = asked.anti_join(in_time, ["machine_id", "step"])
+    rolled = _rolling(late, readings, statistics, view, fleet)
+    names = ["machine_id", "step", "known", *view.features]
+    return in_time.select(names).union(rolled.select(names))
+
+
 def _rolling(
     asked: ir.Table, rows: ir.Table, statistics: Statistics, view: View | None, fleet: Fleet
 ) -> ir.Table:
@@ -199,7 +228,8 @@ def _rolling(
 
     `asked` are readings, and `rows` is everything that ever held, with `step`, `known` and `until`;
     the statistics also find `seconds` there, counted from the end of the window. Without a `view`
-    to give the window it is everything before.
+    to give the window it is everything before. It is computed from pairs of a version and a row in
+    its window.
     """
     steps = _window(view) // fleet.step if view else None
     moments = _moments(asked, rows, steps)
@@ -207,19 +237,7 @@ def _rolling(
     versions = moments.rename(asked="step", at="known")
     if "first_known" in rows.columns:
         rows = rows.drop("first_known")
-    if steps:
-        # A window lies in the block of its end and the one before: no row meets all the others.
-        rows = rows.mutate(block=rows.step // steps)
-        versions = versions.mutate(block=versions.asked // steps)
-        versions = versions.union(versions.mutate(block=versions.block - 1))
-    pairs = versions.inner_join(
-        rows,
-        [
-            "machine_id",
-            *(["block"] if steps else []),
-            *_inside(versions.asked, rows.step, steps),
-        ],
-    )
+    pairs = _pairs(versions, rows, steps)
     held = pairs.filter(pairs.known <= pairs.at, pairs.until.isnull() | (pairs.at < pairs.until))
     held = held.mutate(seconds=(held.step - held.asked) * _seconds(fleet.step))
     found = held.group_by("machine_id", "asked", "at").aggregate(**statistics(held))
@@ -234,25 +252,30 @@ def _rolling(
 
 def _moments(asked: ir.Table, rows: ir.Table, steps: int | None) -> ir.Table:
     """The versions of each step that is `asked`: when something in its window became known."""
-    grid = asked.filter(asked.until.isnull()).select("machine_id", "step", "first_known")
+    grid = asked.filter(asked.until.isnull()).select("machine_id", "first_known", asked="step")
     # What was known in time is in a step's first version already.
-    late = rows.filter(rows.known > rows.step)
-    late = late.select("machine_id", row_step="step", row_known="known").distinct()
-    seen = grid.inner_join(
-        late,
-        [
-            grid.machine_id == late.machine_id,
-            *_inside(grid.step, late.row_step, steps),
-            grid.first_known < late.row_known,
-        ],
+    late = rows.filter(rows.known > rows.step).select("machine_id", "step", "known").distinct()
+    seen = _pairs(grid, late, steps)
+    seen = seen.filter(seen.first_known < seen.known)
+    first = grid.select("machine_id", step="asked", known="first_known")
+    return first.union(
+        seen.select("machine_id", "known", step="asked")[first.columns], distinct=True
     )
-    first = grid.select("machine_id", "step", known="first_known")
-    return first.union(seen.select("machine_id", "step", known="row_known"), distinct=True)
 
 
-def _inside(asked: ir.Column, step: ir.Column, steps: int | None) -> list[ir.BooleanValue]:
-    """That `step` lies in the window of so many steps that ends with the one `asked` for."""
-    return [asked >= step, *([asked < step + steps] if steps else [])]
+def _pairs(asked: ir.Table, rows: ir.Table, steps: int | None) -> ir.Table:
+    """Each row of `asked` with each of `rows` whose `step` lies in the window that ends there.
+
+    Of so many steps; without a number it is everything before.
+    """
+    if not steps:
+        return asked.inner_join(rows, ["machine_id", asked.asked >= rows.step])
+    # A window lies in the block of its end and the one before: no row meets all the others.
+    rows = rows.mutate(block=rows.step // steps)
+    asked = asked.mutate(block=asked.asked // steps)
+    asked = asked.union(asked.mutate(block=asked.block - 1))
+    inside = [asked.asked >= rows.step, asked.asked < rows.step + steps]
+    return asked.inner_join(rows, ["machine_id", "block", *inside])
 
 
 def _stamped(rows: ir.Table, fleet: Fleet, features: list[str]) -> ir.Table:

@@ -126,7 +126,10 @@ def materialize(
 
 
 def _newest_known(sources: Sequence[Source], now: datetime) -> Iterator[pa.Table]:
-    """The rows of each source. While the caller is busy with one, the next is read."""
+    """The rows of each source. While the caller is busy with one, the next is read.
+
+    So two are in memory, and an error of the caller's waits for the reading that is under way.
+    """
     with ThreadPoolExecutor(1) as reader:
         reading: deque[Future[pa.Table]] = deque()
         for source in sources:

@@ -12,7 +12,7 @@ from millwright.postgres.connection import connect
 from millwright.postgres.raw_tables import RawTables
 from millwright.sql import literal
 from millwright.views import View
-from millwright.warehouse import Rows
+from millwright.warehouse import Rows, steps_within
 
 
 class PostgresEngine:
@@ -41,9 +41,10 @@ class PostgresEngine:
         earliest = start - reach - self.fleet.step
         self._name("telemetry", self.raw.between("telemetry", earliest, end))
         # Every view of a period starts from the statistics of each step, so they are kept.
-        self._do("DROP TABLE IF EXISTS pg_temp.readings")
+        self._do("DROP TABLE IF EXISTS pg_temp.readings CASCADE")
         self._do(f"CREATE TEMP TABLE readings AS {self._readings()}")
         self._do("ANALYZE pg_temp.readings")
+        self._do(f"CREATE TEMP VIEW asked AS {steps_within('readings', start, end, self.fleet)}")
         for view in views:
             for table in view.sources:
                 if table != "telemetry":
@@ -76,7 +77,8 @@ class PostgresEngine:
         if view.name not in self._compiled:
             tables = {name: self.raw.expression(name) for name in view.sources}
             if "telemetry" in tables:
-                tables["readings"] = ibis.table(self._step_readings().schema(), name="readings")
+                schema = self._step_readings().schema()
+                tables |= {name: ibis.table(schema, name=name) for name in ("readings", "asked")}
             self._compiled[view.name] = _sql(features.build(view, self.fleet, tables))
         return self._compiled[view.name]
 

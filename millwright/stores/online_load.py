@@ -44,19 +44,20 @@ def load(
     writing: deque[Future[None]] = deque()
     with (
         counting(f"{view.name} to the online store", rows.num_rows) as advance,
-        ThreadPoolExecutor(store.writers) as writers,  # busy while the next batch is encoded
+        # The store is kept busy while the next batch is encoded.
+        ThreadPoolExecutor(store.writers) as threads,
     ):
         for batch in _batches(view, rows):
             some = OnlineRows.of_arrow(view, batch)
             if len(writing) == store.writers:
                 writing.popleft().result()
-            writing.append(writers.submit(store.write_rows, config, view, some))
+            writing.append(threads.submit(store.write_rows, config, view, some))
             written.append(replace(some, values={}))
             advance(len(some))
         for last in writing:
             last.result()
-        there = writers.map(lambda some: store.event_times(config, view, some.keys), written)
-        newer = sum(_newer(view, some, times) for some, times in zip(written, there, strict=True))
+        there = list(threads.map(lambda some: store.event_times(config, view, some.keys), written))
+    newer = sum(_newer(view, some, times) for some, times in zip(written, there, strict=True))
     return Loaded(rows.num_rows - newer, newer)
 
 

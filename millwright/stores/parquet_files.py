@@ -243,10 +243,9 @@ def read_latest(
     if not files.paths:
         return nothing(names, set(times))
     known = [f"s.{quoted(key)} IS NOT NULL" for key in keys]
-    # A null is before every time: of two rows the flag decides, and where both have one the time.
-    order = [
-        each for time in times for each in (f"s.{quoted(time)} IS NOT NULL", f"s.{quoted(time)}")
-    ]
+    order = [f"s.{quoted(timestamp)}", ROW_NUMBER]
+    if created:  # null is before every time
+        order[1:1] = [f"s.{quoted(created)} IS NOT NULL", f"s.{quoted(created)}"]
     groups = f"GROUP BY {', '.join(f's.{quoted(key)}' for key in keys)}" if keys else ""
     with reading(files):
         check(files, columns(connection, files), [*keys, *names], times)
@@ -255,7 +254,7 @@ def read_latest(
             SELECT {", ".join(f"s.{quoted(name)}" for name in names)}
             FROM {files.sql}
             WHERE {ROW_NUMBER} IN (
-                SELECT max(ROW({", ".join([*order, ROW_NUMBER])}))[{len(order) + 1}]
+                SELECT max(ROW({", ".join(order)}))[{len(order)}]
                 FROM {files.sql}
                 WHERE {" AND ".join([_in_span(timestamp, span), *known])}
                 {groups}

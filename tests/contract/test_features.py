@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from unittest.mock import patch
 
 import ibis
 import pyarrow as pa
@@ -27,6 +28,16 @@ NAMESAKES = (
     "machine_id", "step", "known", "until", "first_known", "last_known", "row_step", "row_known",
     "row_until", "asked", "code", "component", "timestamp", "drop_count_", "sent:step", "E 1",
 )  # fmt: skip
+SENSORS = [
+    "drop_count",
+    "last_known",
+    "first_known",
+    "row_until",
+    "asked",
+    "block",
+    "seconds",
+    "times",
+]
 # Steps that a random history spans.
 SPAN = 7
 
@@ -77,8 +88,10 @@ FLEETS = {
     "quarters": make_fleet("15min", ["load", "heat", "flow"], ["30min", "1h"]),
     "cycles": make_fleet("1 cycle", ["load", "heat"], ["2 cycles", "4 cycles"]),
     # Whose sensor, codes and components are called as columns are while features are made.
-    "namesakes": make_fleet("1h", ["last_known", "drop_count"], ["3h"], NAMESAKES, NAMESAKES),
+    "namesakes": make_fleet("1h", SENSORS, ["3h"], NAMESAKES, NAMESAKES),
 }
+# As if windows of a few steps were long, which are not computed from pairs.
+FLEETS["slid"] = FLEETS["quarters"]
 
 
 def in_each_fleet(test):
@@ -216,7 +229,9 @@ class Compiled:
 
 @cache
 def compiled(name: str) -> Compiled:
-    return Compiled(FLEETS[name])
+    long = 0 if name == "slid" else features.LONG
+    with patch.object(features, "LONG", long):
+        return Compiled(FLEETS[name])
 
 
 def assert_same(found: Table, expected: Table, view: str) -> None:
@@ -363,7 +378,7 @@ def test_names_of_a_fleet_that_columns_of_our_own_have_too_change_nothing() -> N
     telemetry = [
         Row("1", START + at * hour, START + (at + late) * hour, "", values)
         for at, late, load in ((0.5, 0, 1.0), (1.5, 4, 2.0), (5.5, 0, None), (6.5, 2, 3.0))
-        for values in [{"last_known": load, "drop_count": load}]
+        for values in [dict.fromkeys(SENSORS, load)]
     ]
     history = Oracle(fleet, telemetry, rows(NAMESAKES, {}), rows(NAMESAKES[::-1], {}))
 
