@@ -12,21 +12,17 @@ knowledge, `known <= K < until`, and features come in versions:
 was published once is never changed by what comes later: only new versions are added.
 """
 
-from collections.abc import Callable
 from datetime import timedelta
 
 import ibis
 import ibis.expr.types as ir
 
+from millwright import windows
 from millwright.fleet import Fleet
 from millwright.views import View
 
 TIMESTAMP = "timestamp('UTC', 6)"
 FIRST = "first:known"
-# Windows of more steps than this are slid: pairs grow with their length.
-LONG = 48
-
-Statistics = Callable[[ir.Table], dict[str, ir.Value]]
 
 
 def build(view: View, fleet: Fleet, tables: dict[str, ir.Table]) -> ir.Table:
@@ -105,8 +101,8 @@ def sensor_windows(asked: ir.Table, readings: ir.Table, view: View, fleet: Fleet
             for kind in fleet.features.statistics
         }
 
-    roll = _rolling if _window(view) // fleet.step <= LONG else _sliding
-    return _stamped(roll(asked, readings, statistics, view, fleet), fleet, list(view.features))
+    rolled = windows.of_readings(asked, readings, statistics, _window(view) // fleet.step, fleet)
+    return _stamped(rolled, fleet, list(view.features))
 
 
 def error_counts(asked: ir.Table, errors: ir.Table, view: View, fleet: Fleet) -> ir.Table:
@@ -126,7 +122,7 @@ def error_counts(asked: ir.Table, errors: ir.Table, view: View, fleet: Fleet) ->
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
         return {f"{code}_count_{label}": rows[name].sum() for code, name in sent.items()}
 
-    rolled = _rolling(asked, counts, statistics, view, fleet)
+    rolled = windows.rolling(asked, counts, statistics, _window(view) // fleet.step, fleet)
     # Where no row was there to count, there was no error.
     found = {name: rolled[name].coalesce(0).cast("float64") for name in view.features}
     rolled = rolled.mutate(**found)
@@ -152,7 +148,7 @@ def component_ages(asked: ir.Table, maintenance: ir.Table, fleet: Fleet) -> ir.T
     def statistics(rows: ir.Table) -> dict[str, ir.Value]:
         return {last: rows[last].max() for last in replacements.values()}
 
-    rolled = _rolling(asked, replaced, statistics, None, fleet)
+    rolled = windows.rolling(asked, replaced, statistics, None, fleet)
     hours = _seconds(fleet.step) / 3600
     ages = rolled.mutate(
         **{
@@ -195,87 +191,6 @@ def _placed(raw: ir.Table, fleet: Fleet) -> ir.Table:
     """Give raw rows their `step`, and the step from which they were `known`."""
     rows = raw.mutate(step=_step_end(raw.timestamp, fleet), known=_step_end(raw.received, fleet))
     return rows.mutate(known=ibis.greatest(rows.step, rows.known))
-
-
-def _sliding(
-    asked: ir.Table, readings: ir.Table, statistics: Statistics, view: View, fleet: Fleet
-) -> ir.Table:
-    """The same as `_rolling`, for long windows: what was known in time by window functions."""
-    reach = {"preceding": _window(view) // fleet.step - 1, "following": 0}
-    window = ibis.range_window(group_by="machine_id", order_by="step", **reach)
-    latest = readings.filter(readings.until.isnull())
-    # Counted from a machine's first step the seconds are small enough for a slope over them.
-    counted = latest.step - latest.step.min().over(group_by="machine_id")
-    latest = latest.mutate(seconds=counted * _seconds(fleet.step))
-    slid = latest.select(
-        "machine_id",
-        "step",
-        **{name: value.over(window) for name, value in statistics(latest).items()},
-        last_known=latest.known.max().over(window),
-    )
-    # Where everything in the window was known in time, there is one version, and it is this.
-    in_time = slid.filter(slid.last_known <= slid.step).mutate(known=slid.step)
-    late = asked.anti_join(in_time, ["machine_id", "step"])
-    rolled = _rolling(late, readings, statistics, view, fleet)
-    names = ["machine_id", "step", "known", *view.features]
-    return in_time.select(names).union(rolled.select(names))
-
-
-def _rolling(
-    asked: ir.Table, rows: ir.Table, statistics: Statistics, view: View | None, fleet: Fleet
-) -> ir.Table:
-    """Take `statistics` over the window that ends with each step of `asked`, in versions.
-
-    `asked` are readings, and `rows` is everything that ever held, with `step`, `known` and `until`;
-    the statistics also find `seconds` there, counted from the end of the window. Without a `view`
-    to give the window it is everything before. It is computed from pairs of a version and a row in
-    its window.
-    """
-    steps = _window(view) // fleet.step if view else None
-    moments = _moments(asked, rows, steps)
-    # `asked` and `at` name a version, and `step` is the step of a row in its window.
-    versions = moments.rename(asked="step", at="known")
-    if "first_known" in rows.columns:
-        rows = rows.drop("first_known")
-    pairs = _pairs(versions, rows, steps)
-    held = pairs.filter(pairs.known <= pairs.at, pairs.until.isnull() | (pairs.at < pairs.until))
-    held = held.mutate(seconds=(held.step - held.asked) * _seconds(fleet.step))
-    found = held.group_by("machine_id", "asked", "at").aggregate(**statistics(held))
-    # A version at which nothing in its window was known yet still is one, of empty statistics.
-    of_moment = [
-        moments.machine_id == found.machine_id,
-        moments.step == found.asked,
-        moments.known == found.at,
-    ]
-    return moments.left_join(found, of_moment, rname="found:{name}")
-
-
-def _moments(asked: ir.Table, rows: ir.Table, steps: int | None) -> ir.Table:
-    """The versions of each step that is `asked`: when something in its window became known."""
-    grid = asked.filter(asked.until.isnull()).select("machine_id", "first_known", asked="step")
-    # What was known in time is in a step's first version already.
-    late = rows.filter(rows.known > rows.step).select("machine_id", "step", "known").distinct()
-    seen = _pairs(grid, late, steps)
-    seen = seen.filter(seen.first_known < seen.known)
-    first = grid.select("machine_id", step="asked", known="first_known")
-    return first.union(
-        seen.select("machine_id", "known", step="asked")[first.columns], distinct=True
-    )
-
-
-def _pairs(asked: ir.Table, rows: ir.Table, steps: int | None) -> ir.Table:
-    """Each row of `asked` with each of `rows` whose `step` lies in the window that ends there.
-
-    Of so many steps; without a number it is everything before.
-    """
-    if not steps:
-        return asked.inner_join(rows, ["machine_id", asked.asked >= rows.step])
-    # A window lies in the block of its end and the one before: no row meets all the others.
-    rows = rows.mutate(block=rows.step // steps)
-    asked = asked.mutate(block=asked.asked // steps)
-    asked = asked.union(asked.mutate(block=asked.block - 1))
-    inside = [asked.asked >= rows.step, asked.asked < rows.step + steps]
-    return asked.inner_join(rows, ["machine_id", "block", *inside])
 
 
 def _stamped(rows: ir.Table, fleet: Fleet, features: list[str]) -> ir.Table:

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millwright import anomaly, features, labels, periods, views
+from millwright import anomaly, features, labels, periods, views, windows
 from millwright.errors import DataError
 from millwright.fleet import Fleet
 from millwright.raw_store import Piece, RawStore
@@ -283,7 +283,7 @@ class OfflineStore:
 
 def _code(warehouse: Warehouse) -> list[str]:
     """What feature tables follow from: our source, as this process first sees it, and libraries."""
-    modules = (features, views, periods, anomaly, labels, *warehouse.modules)
+    modules = (features, windows, views, periods, anomaly, labels, *warehouse.modules)
     libraries = ("duckdb", "ibis-framework", "scikit-learn")
     return [*map(_source, modules), *(version(name) for name in libraries)]
 

@@ -12,7 +12,7 @@ from feature_oracle import Oracle, Row, Table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from millwright import features
+from millwright import features, windows
 from millwright.fleet import Fleet
 from millwright.sql import quoted
 from millwright.views import View, feature_views
@@ -229,8 +229,7 @@ class Compiled:
 
 @cache
 def compiled(name: str) -> Compiled:
-    long = 0 if name == "slid" else features.LONG
-    with patch.object(features, "LONG", long):
+    with patch.object(windows, "LONG", 0 if name == "slid" else windows.LONG):
         return Compiled(FLEETS[name])
 
 
