@@ -11,8 +11,8 @@ REVISION = $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 # The third engine is tested where there is a Java to run it.
 SPARK := $(if $(shell command -v java),.venv/spark)
 
-# Two files at a time, in the order of pyproject.toml.
-TOGETHER := -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, in the order of pyproject.toml: tests wait for servers and processes.
+TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
 
 help:                 ## list the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 13
