@@ -110,11 +110,12 @@ class Figure:
 
 def faster(other: str, times: float, *, ours: str) -> Claim:
     """`other` takes at least `times` as long as `ours`; below 1, `ours` may take longer."""
-    text = (
-        f"{ours} at least {times:g} times as fast as {other}"
-        if times >= 1
-        else f"{ours} within {1 / times:g} times the seconds of {other}"
-    )
+    if times == 1:
+        text = f"{ours} no slower than {other}"
+    elif times > 1:
+        text = f"{ours} at least {times:g} times as fast as {other}"
+    else:
+        text = f"{ours} within {1 / times:g} times the seconds of {other}"
     return Claim(text, lambda figures: _ratio(figures, other, ours, "seconds", times))
 
 

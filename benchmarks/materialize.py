@@ -158,7 +158,7 @@ def _benchmark(kind: str, times: float) -> Benchmark:
             Contender(FEAST, partial(_begin, FEAST, kind, _by_feast)),
         ],
         sizes={
-            "quick": Size({**OPTIONS, "devices": 1_000}, claims=claims),
+            "quick": Size({**OPTIONS, "devices": 1_000}),
             "full": Size({**OPTIONS, "devices": 100_000}, repeats=1, claims=claims),
         },
         key=[KEY],
