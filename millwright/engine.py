@@ -1,15 +1,15 @@
 """The feature engine of one machine: DuckDB, over the files of the raw store."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 import ibis
 import ibis.expr.types as ir
 
 from millwright import features, periods
+from millwright.compiled import Compiled
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
 from millwright.sql import literal, moment
@@ -29,7 +29,7 @@ class DuckDBEngine:
     """
 
     def __init__(
-        self, fleet: Fleet, raw: RawStore, memory_limit: str, spill: Path, compiled: "Compiled"
+        self, fleet: Fleet, raw: RawStore, memory_limit: str, spill: Path, compiled: Compiled
     ) -> None:
         self.fleet = fleet
         self.raw = raw
@@ -127,21 +127,3 @@ class DuckDBEngine:
 
     def _do(self, sql: str) -> Any:
         return self.connection.raw_sql(sql)
-
-
-class Compiled:
-    """The SQL of expressions by name: they take longer to compile than a small period to compute.
-
-    Engines that run side by side share it. Python compiles one at a time anyway.
-    """
-
-    def __init__(self) -> None:
-        self._known: dict[str, str] = {}
-        self._lock = Lock()
-
-    def sql(self, name: str, expression: Callable[[], ir.Table]) -> str:
-        """The SQL of `expression`, which is asked for when nobody has asked for `name` before."""
-        with self._lock:
-            if name not in self._known:
-                self._known[name] = str(ibis.to_sql(expression(), dialect="duckdb"))
-            return self._known[name]

@@ -8,7 +8,8 @@ from types import ModuleType
 import duckdb
 
 from millwright import engine
-from millwright.engine import Compiled, DuckDBEngine
+from millwright.compiled import Compiled
+from millwright.engine import DuckDBEngine
 from millwright.errors import MillwrightError, first_line
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
@@ -53,7 +54,7 @@ class ParquetWarehouse:
         """So many engines, each with its part of the memory and a spill folder of its own."""
         limit = part_of(self.settings.memory_limit, count)
         with ExitStack() as stack:
-            engines, compiled = [], Compiled()
+            engines, compiled = [], Compiled("duckdb")
             for number in range(count):
                 spill = self.folder / f".spill-{number}"
                 engines.append(DuckDBEngine(self.fleet, self.raw, limit, spill, compiled))

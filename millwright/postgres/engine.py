@@ -7,6 +7,7 @@ import ibis
 import ibis.expr.types as ir
 
 from millwright import features, periods
+from millwright.compiled import Compiled
 from millwright.fleet import Fleet
 from millwright.postgres.connection import connect
 from millwright.postgres.raw_tables import RawTables
@@ -18,14 +19,14 @@ from millwright.warehouse import Rows, steps_within
 class PostgresEngine:
     """Computes the rows of feature views for one period at a time, in one connection."""
 
-    def __init__(self, fleet: Fleet, url: str, memory_limit: str) -> None:
+    def __init__(self, fleet: Fleet, url: str, memory_limit: str, compiled: Compiled) -> None:
         self.fleet = fleet
         self.raw = RawTables(fleet)
         self.connection = connect(url)
         # A query sorts several times at once, each within this.
         self._do(f"SET work_mem = {literal(_part(memory_limit, 8))}")
         self._do("SET max_parallel_workers_per_gather = 0")
-        self._compiled: dict[str, str] = {}
+        self._compiled = compiled
 
     def close(self) -> None:
         """Let go of the connection."""
@@ -68,19 +69,19 @@ class PostgresEngine:
         self._do(f"CREATE TEMP VIEW {table} AS {rows}")
 
     def _readings(self) -> str:
-        if "readings" not in self._compiled:
-            self._compiled["readings"] = _sql(self._step_readings())
-        return self._compiled["readings"]
+        return self._compiled.sql("readings", self._step_readings)
 
     def _rows(self, view: View) -> str:
         """SQL for the rows of `view`, the same for every period."""
-        if view.name not in self._compiled:
+
+        def expression() -> ir.Table:
             tables = {name: self.raw.expression(name) for name in view.sources}
             if "telemetry" in tables:
                 schema = self._step_readings().schema()
                 tables |= {name: ibis.table(schema, name=name) for name in ("readings", "asked")}
-            self._compiled[view.name] = _sql(features.build(view, self.fleet, tables))
-        return self._compiled[view.name]
+            return features.build(view, self.fleet, tables)
+
+        return self._compiled.sql(view.name, expression)
 
     def _step_readings(self) -> ir.Table:
         return features.step_readings(self.raw.expression("telemetry"), self.fleet)
@@ -89,10 +90,6 @@ class PostgresEngine:
         cursor = self.connection.cursor()
         cursor.execute(sql)
         return cursor
-
-
-def _sql(table: ir.Table) -> str:
-    return str(ibis.to_sql(table, dialect="postgres"))
 
 
 def _part(memory: str, share: int) -> str:

@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 from millwright import terminal
+from millwright.compiled import Compiled
 from millwright.fleet import Fleet
 from millwright.lock import PATIENCE
 from millwright.postgres import engine, lock, names, raw_tables
@@ -55,9 +56,10 @@ class PostgresWarehouse:
     def engines(self, count: int) -> Iterator[Sequence[PostgresEngine]]:
         """So many engines, each with its part of the memory and a connection of its own."""
         limit = part_of(self.settings.memory_limit, count)
+        compiled = Compiled("postgres")
         with ExitStack() as stack:
             yield [
-                stack.enter_context(closing(PostgresEngine(self.fleet, self.url, limit)))
+                stack.enter_context(closing(PostgresEngine(self.fleet, self.url, limit, compiled)))
                 for _ in range(count)
             ]
 
