@@ -33,13 +33,16 @@ class Contender:
     parquet file or of a folder of them, or a dictionary of such by name. A function is called for
     the result when the clock has stopped.
 
-    `options` go before those of the size; `repeats` is for one that is slow.
+    `options` go before those of the size; `repeats` is for one that is slow. One that is
+    `as_shipped` has Feast check the types of what it is called with, as Feast's own command does;
+    the commands of this project do without.
     """
 
     name: str
     begin: Begin
     options: Mapping[str, Any] = field(default_factory=dict)
     repeats: int | None = None
+    as_shipped: bool = False
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Order:
     module: str
     benchmark: str
     contender: str | None
+    as_shipped: bool
     options: Mapping[str, Any]
     data: str
     scratch: str
@@ -44,8 +45,9 @@ def main() -> None:
     order, pipe = Order(**json.loads(sys.argv[1])), int(sys.argv[2])
     os.set_inheritable(pipe, False)  # noqa: FBT003
     _end_with_harness()
-    startup.import_quickly()
-    startup.leave_feast_unchecked()
+    if not order.as_shipped:
+        startup.import_quickly()
+        startup.leave_feast_unchecked()
     benchmark = find(order.module, order.benchmark)
     with os.fdopen(pipe, "w", buffering=1) as events:
         if order.contender is None:

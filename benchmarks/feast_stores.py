@@ -42,6 +42,7 @@ def to_frame(store: str, name: str = "", **options: Any) -> Contender:
         lambda case: _begun(store, case, lambda fetch, _: fetch().to_df()),
         {key: value for key, value in options.items() if key != "repeats"},
         options.get("repeats"),
+        as_shipped=_feasts_own(store),
     )
 
 
@@ -53,7 +54,16 @@ def to_parquet(store: str, **options: Any) -> Contender:
         fetch().persist(SavedDatasetFileStorage(str(path)), allow_overwrite=True)
         return path
 
-    return Contender(store, lambda case: _begun(store, case, save), {}, options.get("repeats"))
+    return Contender(
+        store,
+        lambda case: _begun(store, case, save),
+        repeats=options.get("repeats"),
+        as_shipped=_feasts_own(store),
+    )
+
+
+def _feasts_own(store: str) -> bool:
+    return not STORES[store]["type"].startswith("millwright.")
 
 
 def opened(store: str, case: Case, folder: Path, prefix: str = "") -> FeatureStore:

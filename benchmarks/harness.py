@@ -122,6 +122,7 @@ class _Run:
             module=self.module,
             benchmark=self.benchmark.name,
             contender=contender.name if contender else None,
+            as_shipped=contender is not None and contender.as_shipped,
             options={**self.size.options, **(contender.options if contender else {})},
             data=str(self.data),
             scratch=str(inside),

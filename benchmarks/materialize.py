@@ -2,6 +2,7 @@
 
 Ours is the materialization of the pipelines, and Feast's own `FeatureStore.materialize` with our
 stores and provider. Both of them look for every row afterwards, which Feast as shipped does not.
+Feast brings one view after the other, where the pipelines bring all views of a machine together.
 """
 
 import contextlib
@@ -146,16 +147,16 @@ def _as_feast_writes_it(url: str) -> str:
     return f"{parts.hostname}:{parts.port}{password}"
 
 
-def _benchmark(kind: str, times: float) -> Benchmark:
-    claims = [faster(FEAST, times, ours=OURS), faster(FEAST, times, ours=BY_HAND)]
+def _benchmark(kind: str, times: float, times_by_hand: float) -> Benchmark:
+    claims = [faster(FEAST, times, ours=OURS), faster(FEAST, times_by_hand, ours=BY_HAND)]
     return Benchmark(
         f"materialize {kind}",
         f"the newest of {HOURS} rows a device, 40 features, to {kind}, against Feast as shipped",
         make,
         [
             Contender(OURS, partial(_begin, OURS, kind, _by_pipeline)),
-            Contender(BY_HAND, partial(_begin, OURS, kind, _by_feast)),
-            Contender(FEAST, partial(_begin, FEAST, kind, _by_feast)),
+            Contender(BY_HAND, partial(_begin, OURS, kind, _by_feast), as_shipped=True),
+            Contender(FEAST, partial(_begin, FEAST, kind, _by_feast), as_shipped=True),
         ],
         sizes={
             "quick": Size({**OPTIONS, "devices": 1_000}),
@@ -166,4 +167,4 @@ def _benchmark(kind: str, times: float) -> Benchmark:
     )
 
 
-BENCHMARKS = [_benchmark("redis", 5), _benchmark("sqlite", 1)]
+BENCHMARKS = [_benchmark("redis", 5, 4), _benchmark("sqlite", 1, 1)]

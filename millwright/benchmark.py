@@ -46,7 +46,9 @@ def _benchmark(asked: argparse.Namespace) -> int:
     known = scripts()
     for name in asked.names:
         if name not in (*known, ALL):
-            raise ConfigurationError(f"there is no benchmark '{name}'; {nearest(name, known)}")
+            raise ConfigurationError(
+                f"there is no benchmark '{name}'; {nearest(name, [*known, ALL])}"
+            )
     if asked.repeats is not None and asked.repeats < 1:
         raise ConfigurationError(f"--repeats is {asked.repeats}, and must be at least 1")
     sys.path.insert(0, str(REPOSITORY))

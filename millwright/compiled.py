@@ -1,10 +1,16 @@
-"""The SQL of feature expressions, which takes longer to make than a small period to compute."""
+"""The SQL that engines share: of feature expressions, and of the steps that they are asked for.
+
+That of an expression takes longer to make than a small period to compute.
+"""
 
 from collections.abc import Callable
+from datetime import datetime
 from threading import Lock
 
 import ibis
 import ibis.expr.types as ir
+
+from millwright.fleet import Fleet
 
 
 class Compiled:
@@ -24,3 +30,15 @@ class Compiled:
             if name not in self._known:
                 self._known[name] = str(ibis.to_sql(expression(), dialect=self.dialect))
             return self._known[name]
+
+
+def steps_within(readings: str, start: datetime, end: datetime, fleet: Fleet) -> str:
+    """SQL for the readings of steps from `start` until before `end`.
+
+    Those before a period are there to be looked back on, and get no features of theirs.
+    """
+    seconds = int(fleet.step.total_seconds())
+    return (
+        f"SELECT * FROM {readings} WHERE step * {seconds} >= {start.timestamp():.0f} "
+        f"AND step * {seconds} < {end.timestamp():.0f}"
+    )

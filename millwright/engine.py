@@ -9,12 +9,12 @@ import ibis
 import ibis.expr.types as ir
 
 from millwright import features, periods
-from millwright.compiled import Compiled
+from millwright.compiled import Compiled, steps_within
 from millwright.fleet import Fleet
 from millwright.raw_store import RawStore
 from millwright.sql import literal, moment
 from millwright.views import View, feature_views
-from millwright.warehouse import Rows, steps_within
+from millwright.warehouse import Rows
 
 # So many values of a view are computed at once, which bounds the memory that they take.
 _VALUES_AT_ONCE = 4_000_000

@@ -28,9 +28,8 @@ from millwright.endpoints import (
     without_password,
 )
 from millwright.errors import ConfigurationError, first_line
-from millwright.settings import ENVIRONMENTS, REPOSITORY, State, load_settings
+from millwright.settings import ENVIRONMENTS, FEATURE_REPO, State, load_settings
 
-FEATURE_REPO = REPOSITORY / "feature_repo"
 REGISTRY_SCHEMA = "feast_registry"
 # What libpq is told about TLS, and what it does where a URL says nothing.
 TLS = (("sslmode", "prefer"), ("sslrootcert", ""), ("sslcert", ""), ("sslkey", ""))
@@ -38,8 +37,6 @@ TLS = (("sslmode", "prefer"), ("sslrootcert", ""), ("sslcert", ""), ("sslkey", "
 WRONG = (
     FeastError, TypeError, ValueError, NameError, AttributeError, ImportError, SyntaxError,
 )  # fmt: skip
-# By this Feast is told of a file that lies elsewhere.
-FILE_VARIABLE = "FEAST_FS_YAML_FILE_PATH"
 
 
 def open_store(state: State) -> FeatureStore:

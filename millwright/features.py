@@ -22,7 +22,7 @@ from millwright.fleet import Fleet
 from millwright.views import View
 
 TIMESTAMP = "timestamp('UTC', 6)"
-FIRST = "first:known"
+_FIRST = "first:known"
 
 
 def build(view: View, fleet: Fleet, tables: dict[str, ir.Table]) -> ir.Table:
@@ -63,7 +63,7 @@ def step_readings(telemetry: ir.Table, fleet: Fleet) -> ir.Table:
     same_step = ibis.window(group_by=["machine_id", "step"], order_by="known")
     # Sensors may be called as they like: no sensor has a name with a colon.
     first = versions.known.min().over(group_by=["machine_id", "step"])
-    versions = versions.mutate(until=versions.known.lead().over(same_step), **{FIRST: first})
+    versions = versions.mutate(until=versions.known.lead().over(same_step), **{_FIRST: first})
     rows = _versioned(telemetry, fleet, key).rename({"row:known": "known", "row:until": "until"})
     held = rows.inner_join(
         versions,
@@ -78,14 +78,14 @@ def step_readings(telemetry: ir.Table, fleet: Fleet) -> ir.Table:
     seconds = _whole_seconds(held.timestamp) - held.step * _seconds(fleet.step)
     label = fleet.label(fleet.step)
     kinds = dict.fromkeys(("mean", *fleet.features.step_statistics))
-    steps = held.group_by("machine_id", "step", "known", "until", FIRST).aggregate(
+    steps = held.group_by("machine_id", "step", "known", "until", _FIRST).aggregate(
         **{
             f"{sensor}_{kind}_{label}": _statistic(held[sensor], seconds, kind)
             for sensor in fleet.sensors
             for kind in kinds
         }
     )
-    return steps.rename(first_known=FIRST)
+    return steps.rename(first_known=_FIRST)
 
 
 def sensor_windows(asked: ir.Table, readings: ir.Table, view: View, fleet: Fleet) -> ir.Table:

@@ -10,9 +10,7 @@ online store of ours takes a row twice without harm (`millwright.stores.online_s
 `millwright.stores.online_redis`).
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,11 +27,13 @@ from millwright.configuration import nearest
 from millwright.errors import ConfigurationError, InputError
 from millwright.sql import moment, quoted
 from millwright.stores import parquet_files
+from millwright.stores.asof import AsofDuckDBOfflineStore
 from millwright.stores.asof_join import to_microseconds
-from millwright.stores.online_load import load
+from millwright.stores.online_load import Loaded, load
 from millwright.stores.online_rows import OrderedOnlineStore
 from millwright.stores.parquet_files import EPOCH
 from millwright.stores.progress import Reporter, reporting
+from millwright.stores.request import Columns
 
 STORES = (
     "millwright.stores.online_sqlite.OrderedSqliteOnlineStore",
@@ -47,8 +47,8 @@ NUMBER = "number of the row"
 class Materialized:
     """What became of one view.
 
-    `expected` machines have a row offline; `written` of them have the same online now, and `kept`
-    have a newer one there, which something else has written.
+    `expected` machines have a row offline; `written` of them have one of its time online now, and
+    `kept` a newer one, which something else has written.
     """
 
     view: str
@@ -65,32 +65,31 @@ class Source:
 
     store: FeatureStore
     view: FeatureView
-    keys: list[str]
-    features: list[str]
-    event: str
-    created: str | None
+    columns: Columns
+
+    @property
+    def offline(self) -> Any:
+        """The offline store, whose methods Feast calls by itself elsewhere."""
+        return self.store._get_provider().offline_store
 
     def newest(self, end: datetime) -> pa.Table:
         """The newest row of each key that is true at `end`, known or not."""
-        return self._read(self._offline.pull_latest_from_table_or_query, self.features, EPOCH, end)
+        features = self.columns.features
+        return self._read(self.offline.pull_latest_from_table_or_query, features, EPOCH, end)
 
     def all(self, start: datetime, end: datetime, *, features: bool) -> pa.Table:
         """All rows of a span of event time, with their features or without."""
-        names = self.features if features else []
-        return self._read(self._offline.pull_all_from_table_or_query, names, start, end)
-
-    @property
-    def _offline(self) -> Any:
-        return self.store._get_provider().offline_store
+        names = self.columns.features if features else []
+        return self._read(self.offline.pull_all_from_table_or_query, names, start, end)
 
     def _read(self, pull: Any, features: list[str], start: datetime, end: datetime) -> pa.Table:
         rows: pa.Table = pull(
             config=self.store.config,
-            data_source=self.view.batch_source,
-            join_key_columns=self.keys,
+            data_source=self.columns.source,
+            join_key_columns=self.columns.keys,
             feature_name_columns=features,
-            timestamp_field=self.event,
-            created_timestamp_column=self.created,
+            timestamp_field=self.columns.event,
+            created_timestamp_column=self.columns.created,
             start_date=start,
             end_date=end,
         ).to_arrow()
@@ -103,53 +102,58 @@ def materialize(
     """Bring views up to `now`, or to this moment if that is earlier.
 
     Only rows whose both times are at most that are taken. `progress` is told the name of the work,
-    how many rows are done and how many there are.
+    how many rows are done and how many there are. The registry is told of a view when all of its
+    rows are online. A view that cannot be read stops those that come after it, and no others.
 
     Raises:
         InputError: there is no such view.
-        MillwrightError: after the writing, a row is not in the online store.
+        DataError: a view cannot be read, or what it has is not what its features are.
+        MillwrightError: the online store does not answer, or a row that was written is not there.
     """
     end = min(now.replace(tzinfo=UTC) if now.tzinfo is None else now, datetime.now(UTC))
     found = _views(store, views)
     online, sources = _online(store), [_source(store, view) for view in found]
     done = []
+
+    def arrived(loaded: Loaded) -> None:
+        _record(store, loaded.view, end)
+        done.append(
+            Materialized(loaded.view.name, EPOCH, end, loaded.expected, loaded.written, loaded.kept)
+        )
+
     with reporting(progress) if progress else nullcontext():
-        for source, rows in zip(sources, _newest_known(sources, end), strict=True):
-            loaded = load(store.config, online, source.view, rows)
-            _record(store, source.view, end)
-            done.append(
-                Materialized(
-                    source.view.name, EPOCH, end, rows.num_rows, loaded.written, loaded.kept
-                )
-            )
+        load(store.config, online, _newest_known(sources, end), arrived)
     return done
 
 
-def _newest_known(sources: Sequence[Source], now: datetime) -> Iterator[pa.Table]:
-    """The rows of each source. While the caller is busy with one, the next is read.
-
-    So two are in memory, and an error of the caller's waits for the reading that is under way.
-    """
-    with ThreadPoolExecutor(1) as reader:
-        reading: deque[Future[pa.Table]] = deque()
-        for source in sources:
-            reading.append(reader.submit(newest_known, source, now))
-            if len(reading) == 2:
-                yield reading.popleft().result()
-        while reading:
-            yield reading.popleft().result()
-
-
-def newest_known(source: Source, now: datetime) -> pa.Table:
+def _newest_known(
+    sources: Sequence[Source], now: datetime
+) -> Iterator[tuple[FeatureView, pa.Table]]:
     """For each key the newest row that is true and known at `now`, with the source's columns.
 
     The offline store gives the newest that is true by then. Where that one is not yet known,
     another is looked for among the keys and times of all rows, and then read with its features.
     """
-    newest = source.newest(now)
-    if source.created is None or not newest.num_rows:
+    for source, newest in zip(sources, _newest(sources, now), strict=True):
+        yield source.view, _known(source, newest, now)
+
+
+def _newest(sources: Sequence[Source], end: datetime) -> Iterator[pa.Table]:
+    """The newest row of each key that is true at `end`, known or not."""
+    offline = sources[0].offline if sources else None
+    if isinstance(offline, AsofDuckDBOfflineStore):
+        asked = [source.columns for source in sources]
+        yield from offline.pull_latest_of_each(sources[0].store.config, asked, EPOCH, end)
+    else:
+        yield from (source.newest(end) for source in sources)
+
+
+def _known(source: Source, newest: pa.Table, now: datetime) -> pa.Table:
+    """Of `newest` what is known at `now`, and for the other keys the newest that is."""
+    created = source.columns.created
+    if created is None or not newest.num_rows:
         return newest
-    times = to_microseconds(newest[source.created])
+    times = to_microseconds(newest[created])
     known: Any = pc.less_equal(times, pa.scalar(now, times.type)).fill_null(fill_value=False)
     if pc.all(known).as_py():
         return newest
@@ -158,7 +162,7 @@ def newest_known(source: Source, now: datetime) -> pa.Table:
         connection.register("late", newest.filter(pc.invert(known)))
         query = _newest_of_late(source, now)
         connection.register("rows", _numbered(source.all(EPOCH, now, features=False)))
-        times = connection.execute(query).to_arrow_table()[source.event]
+        times = connection.execute(query).to_arrow_table()[source.columns.event]
         if len(times):
             whole = source.all(pc.min(times).as_py(), pc.max(times).as_py(), features=True)
             connection.register("rows", _numbered(whole))
@@ -168,12 +172,13 @@ def newest_known(source: Source, now: datetime) -> pa.Table:
 
 def _newest_of_late(source: Source, now: datetime) -> str:
     """SQL for the newest known one of `rows` for each key of `late`; of equal ones the last."""
-    keys = ", ".join(map(quoted, source.keys))
-    times = f"{quoted(source.event)} DESC, {quoted(str(source.created))} DESC"
+    keys = ", ".join(map(quoted, source.columns.keys))
+    created = quoted(str(source.columns.created))
+    times = f"{quoted(source.columns.event)} DESC, {created} DESC"
     return f"""
         SELECT * EXCLUDE ({quoted(NUMBER)})
         FROM rows {f"SEMI JOIN late USING ({keys})" if keys else ""}
-        WHERE {quoted(str(source.created))} <= {moment(now)}
+        WHERE {created} <= {moment(now)}
         QUALIFY row_number() OVER (
             {f"PARTITION BY {keys}" if keys else ""} ORDER BY {times}, {quoted(NUMBER)} DESC
         ) = 1
@@ -209,7 +214,8 @@ def _online(store: FeatureStore) -> OrderedOnlineStore:
 def _source(store: FeatureStore, view: FeatureView) -> Source:
     entities = [store.get_entity(name) for name in view.entities]
     keys, features, event, created = _get_column_names(view, entities)
-    return Source(store, view, keys, features, event, created or None)
+    columns = Columns(view.batch_source, keys, features, event, created or None)
+    return Source(store, view, columns)
 
 
 def _views(store: FeatureStore, names: Sequence[str]) -> list[FeatureView]:

@@ -23,7 +23,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millwright import anomaly, features, labels, periods, views, windows
+from millwright import anomaly, compiled, features, labels, periods, views, windows
 from millwright.errors import DataError
 from millwright.fleet import Fleet
 from millwright.raw_store import Piece, RawStore
@@ -283,9 +283,12 @@ class OfflineStore:
 
 def _code(warehouse: Warehouse) -> list[str]:
     """What feature tables follow from: our source, as this process first sees it, and libraries."""
-    modules = (features, windows, views, periods, anomaly, labels, *warehouse.modules)
+    expressions = (features, windows, compiled, views, periods, anomaly, labels)
     libraries = ("duckdb", "ibis-framework", "scikit-learn")
-    return [*map(_source, modules), *(version(name) for name in libraries)]
+    return [
+        *map(_source, (*expressions, *warehouse.modules)),
+        *(version(name) for name in libraries),
+    ]
 
 
 @cache

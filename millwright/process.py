@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from millwright import active_stack
 from millwright.endpoints import mlflow_uri
 from millwright.errors import ConfigurationError
 from millwright.settings import HOME, State, load_settings, process_environment, state
@@ -26,8 +27,11 @@ def chosen(named: str | None) -> State:
     usual = state("local")
     _export(usual, process_environment(usual))
     if not (usual.zenml / "config.yaml").is_file() and "ZENML_ACTIVE_STACK_ID" not in os.environ:
-        return usual  # ZenML has not begun yet, and takes seconds to import
-    from millwright import stack  # which reads some of them when it is imported
+        return usual  # ZenML has not begun yet
+    name = active_stack.name()
+    if name is not None:
+        return state(active_stack.environment_of(name))
+    from millwright import stack  # which reads some of the variables when it is imported
 
     return state(stack.active_environment())
 

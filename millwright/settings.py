@@ -17,7 +17,9 @@ from millwright.fields import Name
 
 REPOSITORY = Path(__file__).parent.parent
 ENVIRONMENTS = REPOSITORY / "configs" / "environments"
+FEATURE_REPO = REPOSITORY / "feature_repo"
 HOME = REPOSITORY / ".millwright"
+FEAST_FILE = "FEAST_FS_YAML_FILE_PATH"  # names the `feature_store.yaml` that Feast takes
 
 
 class Search(Strict):

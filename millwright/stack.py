@@ -17,11 +17,11 @@ from zenml.models import ComponentResponse, StackResponse
 from zenml.utils import source_utils
 from zenml.zen_stores.sql_zen_store import SqlZenStore, SqlZenStoreConfiguration
 
-from millwright import integrations, terminal
+from millwright import active_stack, integrations, terminal
 from millwright.errors import ConfigurationError
 from millwright.files import database_written_whole
 from millwright.lock import held
-from millwright.settings import ENVIRONMENTS, REPOSITORY, State
+from millwright.settings import REPOSITORY, State
 from millwright.stack_file import Component, StackFile, read
 
 # Flavors of ours: what kind of component, what it is called, and where its class is.
@@ -178,15 +178,7 @@ def current_environment() -> str:
             f"there is no ZenML stack with the id in {ACTIVE_STACK}; unset it, and choose a stack: "
             "zenml stack set local"
         ) from err
-    if name == "default":
-        return "local"
-    if not Path(ENVIRONMENTS, name, "stack.yaml").is_file():
-        names = ", ".join(sorted(path.parent.name for path in ENVIRONMENTS.glob("*/stack.yaml")))
-        raise ConfigurationError(
-            f"the active ZenML stack is '{name}', which is no environment of this project; choose "
-            f"one ({names}): zenml stack set local"
-        )
-    return name
+    return active_stack.environment_of(name)
 
 
 def pipeline_options() -> dict[str, Any]:

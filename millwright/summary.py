@@ -56,9 +56,11 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
     rows, model = summary["rows"], summary["model"]
     currency = project.fleet.costs.currency
     contenders = {"model": summary["scores"], **summary["baselines"]}
-    if summary["champion"]:
+    note = summary["champion_note"] and f"not compared: {summary['champion_note']}"
+    if summary["champion"] == summary["scores"]:
+        note = "the same in every score"
+    elif summary["champion"]:
         contenders["champion"] = summary["champion"]
-    note = summary["champion_note"]
     gate = summary["gate"]
     return {
         **_deliveries(summary),
@@ -67,7 +69,7 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
         f"{rows['test']:,} to judge by",
         "search": f"{summary['search']['trials']} trials, ended by {summary['search']['ended_by']}",
         **{name.replace("_", " "): _scores(each, currency) for name, each in contenders.items()},
-        **({"champion": f"not compared: {note}"} if note else {}),
+        **({"champion": note} if note else {}),
         "gate": "passed" if gate["passed"] else "refused: " + "\n".join(gate["failures"]),
         "registered": f"{model['name']} version {model['version']}, alias {model['alias']}",
         "release": summary["release"] or "none: the gate refused the model",

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from millwright.stores.progress import reporting
 
 # Without emoji, which would stand for the line in `gate.yaml:100: unknown key`.
 ERRORS = Console(stderr=True, highlight=False, emoji=False)
+
+QUIET = 30.0  # seconds after which a log, which shows no bar, is told how far the work is
 
 
 def say(text: str) -> None:
@@ -39,8 +42,9 @@ def fail(text: str) -> None:
 def progress() -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function that shows how much of a named piece of work is done.
 
-    On a terminal it is a bar that is gone afterwards; elsewhere each piece is one line at its end.
-    What the stores report meanwhile is shown among it, with a rate: they count rows.
+    On a terminal it is a bar that is gone afterwards; elsewhere each piece is one line at its end,
+    and what is under way is one when nothing was told for `QUIET` seconds. What the stores report
+    meanwhile is shown among it, with a rate: they count rows.
     """
     bars = Progress(
         TextColumn("  {task.description}"),
@@ -53,13 +57,16 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
         disable=not ERRORS.is_terminal,
     )
     tasks: dict[str, Any] = {}
+    told = monotonic()
 
     def show(name: str, done: int, total: int) -> None:
+        nonlocal told
         if name not in tasks:
             tasks[name] = bars.add_task(name, total=total, rate="")
         bars.update(tasks[name], completed=done, total=total)
-        if done == total and bars.disable:
+        if bars.disable and (done == total or monotonic() - told > QUIET):
             say(f"  {name}: {done} of {total}")
+            told = monotonic()
 
     def show_rows(name: str, done: int, total: int) -> None:
         show(name, done, total)

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 import pandas as pd
 import pyarrow as pa
 
-from millwright.fleet import Fleet
 from millwright.views import View
 
 KEYS = ("machine_id", "event_timestamp", "created_timestamp")
@@ -111,18 +110,6 @@ class Warehouse(Protocol):
 
     def engines(self, count: int) -> AbstractContextManager[Sequence[FeatureEngine]]:
         """So many engines for the block, which share the memory that is theirs."""
-
-
-def steps_within(readings: str, start: datetime, end: datetime, fleet: Fleet) -> str:
-    """SQL for the readings of steps from `start` until before `end`.
-
-    Those before a period are there to be looked back on, and get no features of theirs.
-    """
-    seconds = int(fleet.step.total_seconds())
-    return (
-        f"SELECT * FROM {readings} WHERE step * {seconds} >= {start.timestamp():.0f} "
-        f"AND step * {seconds} < {end.timestamp():.0f}"
-    )
 
 
 def part_of(memory: str, count: int) -> str:

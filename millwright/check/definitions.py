@@ -22,8 +22,8 @@ from pydantic import BaseModel, ValidationError
 from millwright.check.report import Finding, shown
 from millwright.check.stacks import SECRET_KEY, SECRET_VALUE
 from millwright.configuration import nearest
-from millwright.feast_store import FEATURE_REPO, configuration, variables
-from millwright.settings import State
+from millwright.feast_store import configuration, variables
+from millwright.settings import FEATURE_REPO, State
 
 # The key that names the class of each section, how its settings' class is found, and its ending.
 _SECTIONS: dict[str, tuple[str, Callable[[str], type[BaseModel]], str]] = {

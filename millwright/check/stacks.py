@@ -7,7 +7,6 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 from string import Template
@@ -15,12 +14,14 @@ from typing import Any
 
 import yaml
 
+from millwright import active_stack
 from millwright.check.report import Finding, of_error, shown
 from millwright.check.variables import place, value_of
 from millwright.configuration import load, nearest
 from millwright.endpoints import VARIABLES
 from millwright.errors import ConfigurationError
 from millwright.settings import ENVIRONMENTS, HOME, REPOSITORY, Settings, State
+from millwright.sqlite_files import query
 from millwright.stack_file import StackFile
 
 PLACES = ("HOME_FOLDER", "REPOSITORY")
@@ -138,7 +139,7 @@ def in_clear(key: str, value: str) -> bool:
 
 def zenml_server(state: State) -> str | None:
     """The ZenML server that the environment's client talks to, if it is none of its own files."""
-    url = os.environ.get("ZENML_STORE_URL") or _zenml_config(state).get("store", {}).get("url")
+    url = os.environ.get("ZENML_STORE_URL") or _zenml_store(state).get("url")
     return str(url) if url and not str(url).startswith("sqlite:") else None
 
 
@@ -161,19 +162,16 @@ def _remote(stack: StackFile, file: str, state: State) -> list[Finding]:
     return [Finding(f"{file}: orchestrator.flavor", wrong, way_out, yours=True)]
 
 
-def _zenml_config(state: State) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load((zenml_folder(state) / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return {}
-    return found if isinstance(found, dict) and isinstance(found.get("store", {}), dict) else {}
+def _zenml_store(state: State) -> dict[str, Any]:
+    found: dict[str, Any] = active_stack.config(zenml_folder(state)).get("store", {})
+    return found
 
 
 def _zenml_database(state: State) -> Path | None:
     """ZenML's own SQLite file, which may not be there yet; None if it uses a server."""
     if zenml_server(state):
         return None
-    named = _zenml_config(state).get("store", {}).get("database")
+    named = _zenml_store(state).get("database")
     usual = zenml_folder(state) / "stores" / "default_zen_store" / "zenml.db"
     return Path(named) if named else usual
 
@@ -183,17 +181,14 @@ def _secret_keys(database: Path, secret: str) -> set[str] | None:
     if not database.is_file():
         return None
     # Read as it lies there: ZenML's own client would bring the database up to date.
-    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        try:
-            row = connection.execute(
-                'SELECT "values" FROM secret WHERE name = ?', (secret,)
-            ).fetchone()
-        except sqlite3.Error:
-            return None
-    if row is None:
+    try:
+        rows = query(database, 'SELECT "values" FROM secret WHERE name = ?', secret)
+    except (sqlite3.Error, OSError):
+        return None
+    if not rows:
         return None
     try:
-        return set(json.loads(base64.b64decode(row[0] or "", validate=True)))
+        return set(json.loads(base64.b64decode(rows[0][0] or "", validate=True)))
     except (ValueError, binascii.Error):
         return set()
 

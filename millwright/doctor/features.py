@@ -10,12 +10,13 @@ from feast.diff.property_diff import TransitionType
 from redis import Redis
 
 from millwright import feast_store
-from millwright.doctor.databases import damage, query
+from millwright.doctor.databases import damage
 from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, moved
 from millwright.errors import MillwrightError
 from millwright.fleet import Fleet
 from millwright.postgres.connection import connect
 from millwright.raw_store import RawStore
+from millwright.sqlite_files import query
 from millwright.views import feature_views, published
 
 # The files, what each is called, and what is lost with it.

@@ -7,13 +7,12 @@ from millwright.doctor.findings import Check, Finding, Level, Patient, fleet_nam
 from millwright.endpoints import VARIABLES, usual_mlflow, without_password
 from millwright.errors import MillwrightError
 from millwright.fleet import load_fleet
-from millwright.settings import ENVIRONMENTS, HOME, State, process_environment
+from millwright.settings import ENVIRONMENTS, FEAST_FILE, HOME, State, process_environment
 from millwright.views import feature_views
 
 MLFLOW = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI")
 PLACES = ("ZENML_CONFIG_PATH", "ZENML_LOCAL_STORES_PATH")
 STORE = "ZENML_STORE_URL"
-FEAST_FILE = "FEAST_FS_YAML_FILE_PATH"
 
 
 def variables(patient: Patient) -> Iterator[Finding]:

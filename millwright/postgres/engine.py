@@ -7,13 +7,13 @@ import ibis
 import ibis.expr.types as ir
 
 from millwright import features, periods
-from millwright.compiled import Compiled
+from millwright.compiled import Compiled, steps_within
 from millwright.fleet import Fleet
 from millwright.postgres.connection import connect
 from millwright.postgres.raw_tables import RawTables
 from millwright.sql import literal
 from millwright.views import View
-from millwright.warehouse import Rows, steps_within
+from millwright.warehouse import Rows
 
 
 class PostgresEngine:

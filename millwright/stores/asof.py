@@ -35,6 +35,7 @@ from millwright.stores.asof_join import History
 from millwright.stores.parquet_files import Table
 from millwright.stores.places import Place
 from millwright.stores.request import (
+    Columns,
     batch_source,
     cutoffs_of_frame,
     history_of,
@@ -145,21 +146,38 @@ class AsofDuckDBOfflineStore(DuckDBOfflineStore):  # type: ignore[misc]
         end_date: datetime,
     ) -> RetrievalJob:
         """The newest row of each key, for the online store."""
-        times = [timestamp_field, *filter(None, [created_timestamp_column])]
+        columns = Columns(
+            data_source,
+            join_key_columns,
+            feature_name_columns,
+            timestamp_field,
+            created_timestamp_column or None,
+        )
 
         def read() -> pa.Table:
-            with _connect(config) as connection:
-                return parquet_files.read_latest(
-                    connection,
-                    _files(data_source, config),
-                    join_key_columns,
-                    [*join_key_columns, *feature_name_columns, *times],
-                    timestamp_field,
-                    created_timestamp_column or None,
-                    (start_date, end_date),
-                )
+            (rows,) = AsofDuckDBOfflineStore.pull_latest_of_each(
+                config, [columns], start_date, end_date
+            )
+            return rows
 
         return AsofRetrievalJob(read, config.repo_path)
+
+    @staticmethod
+    def pull_latest_of_each(
+        config: RepoConfig, sources: Iterable[Columns], start: datetime, end: datetime
+    ) -> Iterator[pa.Table]:
+        """The same of some sources one after the other, over one connection."""
+        with _connect(config) as connection:
+            for columns in sources:
+                yield parquet_files.read_latest(
+                    connection,
+                    _files(columns.source, config),
+                    columns.keys,
+                    columns.all,
+                    columns.event,
+                    columns.created,
+                    (start, end),
+                )
 
     @staticmethod
     def pull_all_from_table_or_query(

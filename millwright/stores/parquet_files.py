@@ -234,31 +234,34 @@ def read_latest(
     created: str | None,
     span: tuple[datetime, datetime],
 ) -> pa.Table:
-    """For each key the newest row of those whose `timestamp` is in `span`, ends included.
+    """For each key the newest row of those whose `timestamp` is in `span`, in order of the keys.
 
-    Of rows of one timestamp the last created one counts, then the last in the files. A row with
-    a null key is nobody's.
+    The ends of the span are included. Of rows of one timestamp the last created one counts, then
+    the last in the files. A row with a null key is nobody's.
     """
     times = [timestamp, created] if created else [timestamp]
     if not files.paths:
         return nothing(names, set(times))
-    known = [f"s.{quoted(key)} IS NOT NULL" for key in keys]
-    order = [f"s.{quoted(timestamp)}", ROW_NUMBER]
+    identity = [f"s.{quoted(key)}" for key in keys]
+    known = [_in_span(timestamp, span), *(f"{key} IS NOT NULL" for key in identity)]
+    time = f"s.{quoted(timestamp)}"
+    order = [time, ROW_NUMBER]
     if created:  # null is before every time
         order[1:1] = [f"s.{quoted(created)} IS NOT NULL", f"s.{quoted(created)}"]
-    groups = f"GROUP BY {', '.join(f's.{quoted(key)}' for key in keys)}" if keys else ""
     with reading(files):
         check(files, columns(connection, files), [*keys, *names], times)
+        # By the number alone the row would be found, and by its time without reading all others.
         rows: pa.Table = connection.execute(
             f"""
             SELECT {", ".join(f"s.{quoted(name)}" for name in names)}
             FROM {files.sql}
-            WHERE {ROW_NUMBER} IN (
-                SELECT max(ROW({", ".join(order)}))[{len(order)}]
+            JOIN (
+                SELECT max(ROW({", ".join(order)})) AS found
                 FROM {files.sql}
-                WHERE {" AND ".join([_in_span(timestamp, span), *known])}
-                {groups}
-            )
+                WHERE {" AND ".join(known)}
+                {f"GROUP BY {', '.join(identity)}" if keys else ""}
+            ) AS newest ON {time} = newest.found[1] AND {ROW_NUMBER} = newest.found[{len(order)}]
+            {f"ORDER BY {', '.join(identity)}" if keys else ""}
             """
         ).to_arrow_table()
     return rows

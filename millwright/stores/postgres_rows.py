@@ -76,6 +76,7 @@ def read_latest(
                 ORDER BY {", ".join([*order, "s.ctid DESC"])}
                 {"" if keys else "LIMIT 1"}
             ) AS newest ON s.ctid = newest.place
+            {f"ORDER BY {', '.join(identity)}" if keys else ""}
             """
         )
 

@@ -71,7 +71,7 @@ class GuardedProvider(PassthroughProvider):  # type: ignore[misc]
             start_date=start_date,
             end_date=end_date,
         ).to_arrow()
-        load(config, self.online_store, feature_view, rows)
+        load(config, self.online_store, [(feature_view, rows)])
 
     def _is_plain(self, view: FeatureView) -> bool:
         """Whether a view is only read and written, by Feast's own engine, to a store of ours."""

@@ -133,6 +133,22 @@ def timestamp_of(cutoffs: pa.Table) -> str:
 
 
 @dataclass(frozen=True)
+class Columns:
+    """What is read of a source, with the source's names: keys, features, and its times."""
+
+    source: DataSource
+    keys: list[str]
+    features: list[str]
+    event: str
+    created: str | None
+
+    @property
+    def all(self) -> list[str]:
+        """In the order of what is read."""
+        return [*self.keys, *self.features, self.event, *filter(None, [self.created])]
+
+
+@dataclass(frozen=True)
 class Written:
     """What rows that are written to a source must have, with the source's names of columns."""
 

@@ -33,8 +33,8 @@ class Clone:
     def fleets(self) -> Path:
         return self.folder / "configs" / "fleets"
 
-    def feast(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Type `feast` and `words` in the feature repository; nothing of ours is exported."""
+    def feast(self, *words: str, at: Path | None = None) -> subprocess.CompletedProcess[str]:
+        """Type `feast` and `words`, in the feature repository; nothing of ours is exported."""
         theirs = {
             name: value
             for name, value in os.environ.items()
@@ -42,7 +42,7 @@ class Clone:
         }
         return subprocess.run(
             [str(Path(sys.executable).with_name("feast")), *words],
-            cwd=self.folder / "feature_repo",
+            cwd=at or self.folder / "feature_repo",
             env={**theirs, "PYTHONPATH": str(self.folder), "COLUMNS": "500"},
             capture_output=True, text=True, check=False, timeout=200,
         )  # fmt: skip
@@ -179,3 +179,58 @@ def test_a_broken_fleet_file_is_named_with_its_line_and_publishes_nothing(copy: 
     assert done.returncode != 0
     assert done.stderr.endswith(f"{path}:{line}: unknown key 'horizont'; did you mean 'horizon'?\n")
     assert copy.definitions() == before
+
+
+THEIR_CONFIGURATION = """
+project: pumps
+provider: local
+registry: data/registry.db
+offline_store:
+  type: millwright.stores.asof.AsofDuckDBOfflineStore
+online_store:
+  type: sqlite
+  path: data/online.db
+entity_key_serialization_version: 3
+"""
+THEIR_DEFINITIONS = """
+from feast import Entity, ValueType
+pump = Entity(name="pump", join_keys=["pump_id"], value_type=ValueType.STRING)
+"""
+
+
+def test_in_another_project_feast_acts_on_that_one_alone(copy: Clone, tmp_path: Path) -> None:
+    theirs = tmp_path / "pumps"
+    theirs.mkdir()
+    (theirs / "feature_store.yaml").write_text(THEIR_CONFIGURATION, encoding="utf-8")
+    (theirs / "pumps.py").write_text(THEIR_DEFINITIONS, encoding="utf-8")
+    before = copy.definitions()
+    for words, place in {
+        ("apply",): theirs,
+        ("-c", str(theirs), "apply"): tmp_path,
+        (f"--chdir={theirs}", "--log-level", "info", "apply"): tmp_path,
+        ("-c", str(theirs), "-f", str(theirs / "feature_store.yaml"), "apply"): tmp_path,
+    }.items():
+        shutil.rmtree(theirs / "data", ignore_errors=True)
+        done = copy.feast(*words, at=place)
+        assert (done.returncode, "environment:" in done.stderr) == (0, False), done.stderr
+        assert "project pumps" in done.stdout
+        assert (theirs / "data" / "registry.db").is_file()
+    assert copy.definitions() == before
+
+
+def test_a_misspelt_option_of_another_project_is_one_line(copy: Clone, tmp_path: Path) -> None:
+    text = THEIR_CONFIGURATION.replace("project: pumps", "project: pumps\nregistri: here")
+    text = text.replace("Store\nonline", "Store\n  memory_limt: 2GB\nonline")
+    (tmp_path / "feature_store.yaml").write_text(text, encoding="utf-8")
+    done = copy.feast("apply", at=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "memory_limt" in done.stderr
+
+
+def test_without_a_checkout_feast_is_feasts_own(copy: Clone, tmp_path: Path) -> None:
+    shutil.rmtree(copy.folder / "feature_repo")
+    shutil.rmtree(copy.folder / "configs")
+    done = copy.feast("version", at=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Feast SDK Version" in done.stdout

@@ -5,6 +5,7 @@ import secrets
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -34,6 +35,8 @@ from oracle import Row, answer
 from millwright.errors import DataError, InputError, MillwrightError
 from millwright.materialization import Materialized, materialize
 from millwright.online import compare
+from millwright.stores import online_load
+from millwright.stores.asof import AsofDuckDBOfflineStore
 from millwright.stores.online_sqlite import OrderedSqliteOnlineStore
 from millwright.stores.provider import RefusedWindowError, check_window
 
@@ -75,6 +78,88 @@ def test_the_newest_row_of_each_machine_gets_online(store):
     ]
     assert read_rows(store, ["a", "b"]) == [(START + 2 * HOUR, (2, None))] * 2
     assert read_rows(store, ["a"], "notes") == [(START, (None,))]
+
+
+def test_views_are_written_in_turn_so_that_a_machine_is_touched_once(offline, monkeypatch):
+    monkeypatch.setattr(online_load, "ROWS_AT_ONCE", 7)
+    write_offline(offline, "readings", [reading(m, START, START, 1) for m in MACHINES])
+    write_offline(offline, "notes", [Row((m,), START, START, (m,)) for m in MACHINES])
+    done: dict[str, int] = {}
+    turns = []
+
+    def listen(name: str, rows: int, _total: int) -> None:
+        if name in done:
+            turns.append((name, min(done.values()) == done[name]))
+        done[name] = rows
+
+    materialize(offline, ["readings", "notes"], NOW, listen)
+    assert [*done.values()] == [len(MACHINES)] * 2
+    assert len(turns) == 2 * 6
+    assert all(was_behind for _, was_behind in turns)
+
+
+INSTANTS = pa.array([START] * len(MACHINES), pa.timestamp("us", tz="UTC"))
+TIMES = {"machine_id": MACHINES, "event_timestamp": INSTANTS, "created_timestamp": INSTANTS}
+WRONG = {
+    "notes": pa.table(TIMES),  # without its feature, so it cannot be read
+    "readings": pa.table(TIMES | {"load": ["heavy"] * len(MACHINES), "wear": MACHINES}),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_view_that_is_wrong_keeps_no_other_from_arriving(tmp_path, monkeypatch, wrong):
+    monkeypatch.setattr(online_load, "ROWS_AT_ONCE", 7)
+    store = new_store(tmp_path)
+    good = {"readings": "notes", "notes": "readings"}[wrong]
+    rows = {"notes": [Row((m,), START, START, (m,)) for m in MACHINES], "readings": fleet(1)}
+    write_offline(store, good, rows[good])
+    (tmp_path / wrong).mkdir()
+    pq.write_table(WRONG[wrong], tmp_path / wrong / "part.parquet")
+    with pytest.raises(DataError, match=r"note|load"):
+        materialize(store, ["readings", "notes"], NOW)
+    assert [event for event, _ in read_rows(store, MACHINES, good)] == [START] * len(MACHINES)
+    assert store.get_feature_view(good).most_recent_end_time == NOW
+    assert store.get_feature_view(wrong).materialization_intervals == []
+    write_offline(store, wrong, rows[wrong])
+    materialize(store, ["readings", "notes"], NOW)
+    assert [event for event, _ in read_rows(store, MACHINES, wrong)] == [START] * len(MACHINES)
+    assert store.get_feature_view(wrong).most_recent_end_time == NOW
+
+
+def test_more_views_than_are_written_at_once_all_arrive(tmp_path, monkeypatch):
+    monkeypatch.setattr(online_load, "VIEWS_AT_ONCE", 1)
+    store = new_store(tmp_path)
+    write_offline(store, "readings", fleet(2))
+    write_offline(store, "notes", [Row(("m1",), START, START, ("x",))])
+    names = [done.view for done in materialize(store, ["notes", "readings"], NOW)]
+    assert names == ["notes", "readings"]
+    assert read_rows(store, ["m1"]) == [(START + HOUR, (2.0, None))]
+    assert read_rows(store, ["m1"], "notes") == [(START, ("x",))]
+
+
+def test_an_impatient_interruption_is_one_and_leaves_nothing_open(offline, monkeypatch):
+    write_offline(offline, "readings", fleet(1))
+    closed, caller = threading.Event(), threading.main_thread().ident
+
+    def interrupted(*_: object) -> Iterator[pa.Table]:
+        try:
+            for _interruption in range(2):  # the second while the first waits for this reading
+                time.sleep(0.3)
+                signal.pthread_kill(caller, signal.SIGINT)
+            time.sleep(0.3)
+            yield pa.table({})
+        finally:
+            closed.set()
+
+    monkeypatch.setattr(AsofDuckDBOfflineStore, "pull_latest_of_each", interrupted)
+    # What runs in the background is born deaf to it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            materialize(offline, ["readings"], NOW)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert closed.wait(10)
 
 
 def test_late_rows_and_corrections_arrive_with_the_next_run(store):
@@ -211,6 +296,22 @@ def test_a_row_that_does_not_arrive_is_an_error_and_nothing_is_recorded(tmp_path
     with pytest.raises(MillwrightError, match="the row of machine 'a' of 2025-03-30 00:00"):
         materialize(store, ["readings"], NOW)
     assert store.get_feature_view("readings").materialization_intervals == []
+
+
+def test_a_store_that_answers_no_more_is_not_asked_for_all_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr(online_load, "ROWS_AT_ONCE", 1)
+    store, asked = new_store(tmp_path), []
+
+    def gone(*_: object) -> list[int | None]:
+        asked.append(time.sleep(0.1))
+        raise MillwrightError("it is away")
+
+    monkeypatch.setattr(OrderedSqliteOnlineStore, "event_times", gone)
+    write_offline(store, "readings", fleet(1))
+    write_offline(store, "notes", [Row((m,), START, START, (m,)) for m in MACHINES])
+    with pytest.raises(MillwrightError, match="it is away"):
+        materialize(store, ["readings", "notes"], NOW)
+    assert 1 <= len(asked) < len(MACHINES) / 2
 
 
 def fleet(hours: int) -> list[Row]:

@@ -494,6 +494,16 @@ def test_no_names_of_features_mean_all_columns_and_no_keys_feasts_dummy_entity(e
         assert found["count"].to_pylist()[-1] == 8
 
 
+def test_the_newest_rows_come_in_the_order_of_their_keys(empty):
+    machines = [f"m{number * 7 % 100:02}" for number in range(100)]
+    write(empty, "readings", *((m, 1, 1, START, START) for m in machines))
+    found = AsofPostgresOfflineStore.pull_latest_from_table_or_query(
+        empty.config, table("readings"), ["machine_id"], ["count"], "event_timestamp",
+        "created_timestamp", START, START,
+    ).to_arrow()  # fmt: skip
+    assert found["machine_id"].to_pylist() == sorted(machines)
+
+
 @pytest.mark.parametrize("latest", [True, False])
 def test_materialize_loads_the_newest_rows(empty, monkeypatch, latest):
     monkeypatch.setattr(empty.config.materialization_config, "pull_latest_features", latest)

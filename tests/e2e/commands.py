@@ -14,7 +14,9 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[2]
 FLEET = "small"
-FOREIGN = ("ZENML_", "MLFLOW_", "FEAST_", "MILLWRIGHT_", "GIT_", "PYTEST_", "XDG_", "MPL", "UV_")
+FOREIGN = (
+    "ZENML_", "MLFLOW_", "FEAST_", "MILLWRIGHT_", "GIT_", "PYTEST_", "PYTHON", "XDG_", "MPL", "UV_",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

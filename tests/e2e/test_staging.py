@@ -16,6 +16,8 @@ import psycopg2
 import pytest
 from commands import FLEET, Clone, Ended
 
+from millwright import active_stack
+
 CANARY = "canary-4f1d9c"
 
 
@@ -113,18 +115,23 @@ def test_one_run_on_another_stack_does_not_change_the_active_one(
 
 
 def test_what_is_typed_by_hand_follows_the_active_stack(
-    clone: Clone, home: Path, staged: Ended
+    clone: Clone, home: Path, staged: Ended, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name in os.environ:
+        if name.startswith("ZENML_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("ZENML_CONFIG_PATH", str(home / "zenml"))
+    monkeypatch.chdir(clone.folder)
     seen = {}
     for name in ("staging", "local"):
         chosen = typed(clone, home, "zenml", "stack", "set", name)
         assert chosen.returncode == 0, chosen.stderr
+        assert active_stack.name() == name
         applied = typed(clone, home, "feast", "apply")
         assert applied.returncode == 0, applied.stderr
         assert f"environment: {name}" in applied.stderr
-        listed = typed(clone, home, "feast", "feature-views", "list")
-        assert f"{FLEET}_sensor_step" in listed.stdout
         sources = typed(clone, home, "feast", "data-sources", "list").stdout
+        assert f"{FLEET}_sensor_step" in sources
         seen[name] = "POSTGRES" in sources.upper()
         if name == "staging":
             ended = clone.run(home, "--pipeline", "features", "--fleet", FLEET)

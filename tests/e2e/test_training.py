@@ -1,11 +1,15 @@
 """A training run, from an empty home to a released model, and the same run again."""
 
 import json
+import re
+import subprocess
+import sys
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import FLEET, Clone, Ended, contents, rewrite, user_folders
+from commands import FLEET, REPOSITORY, Clone, Ended, contents, rewrite, user_folders
 
 SUMMARY = {
     "pipeline", "environment", "fleet", "status", "dataset_version", "rows", "seconds",
@@ -149,6 +153,24 @@ def test_mlflow_can_load_the_champion(trained: Ended, inventory: dict[str, Any])
     categories = sum(len(values) - 1 for values in encoder["categories"].values())
     columns = len(encoder["features"]) + categories
     assert inventory["mlflow"]["columns"] == {f"{MODEL}@champion": columns}
+
+
+def test_feast_reads_the_newest_features_as_the_document_says(clone: Clone, trained: Ended) -> None:
+    document = (REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", document, re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("simulated", FLEET)],
+        env={**clone.environment(Path(trained.home)), "PYTHONPATH": str(clone.folder)},
+        cwd=clone.folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = dict(line.split() for line in done.stdout.splitlines()[1:])
+    manifest = json.loads(Path(trained.summary["release"], "manifest.json").read_text("utf-8"))
+    assert found.pop("machine_id") == "1"
+    assert found.keys() == set(manifest["encoder"]["features"])
+    for name, values in manifest["encoder"]["categories"].items():
+        assert found.pop(name) in values
+    assert all(isfinite(float(value)) for value in found.values())
 
 
 def test_zenml_holds_the_runs_and_what_they_made(inventory: dict[str, Any]) -> None:

@@ -59,6 +59,22 @@ def waits(case: Case) -> Callable[[], object]:
     return work
 
 
+def checks_types(_: Case) -> Callable[[], object]:
+    """Whether Feast minds what it is called with."""
+    from feast import Entity
+    from typeguard import TypeCheckError
+
+    def work() -> pa.Table:
+        try:
+            Entity(name="machine", tags=["no dictionary"])
+            checked = False
+        except (TypeCheckError, ValueError) as err:
+            checked = isinstance(err, TypeCheckError)
+        return pa.table({"checked": [checked]})
+
+    return work
+
+
 OURS = Contender("ours", gives(lambda rows: rows))
 BENCHMARKS = [
     Benchmark(
@@ -109,6 +125,16 @@ BENCHMARKS = [
                 claims=[faster("fails", 2, ours="ours")],
             )
         },
+    ),
+    Benchmark(
+        "shipped",
+        "one of two has Feast as it is shipped",
+        lambda _: None,
+        [
+            Contender("shipped", checks_types, as_shipped=True),
+            Contender("ours", checks_types),
+        ],
+        {"quick": Size({}, repeats=1)},
     ),
     Benchmark(
         "waiting",

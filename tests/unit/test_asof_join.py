@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 import subprocess
 import sys
@@ -6,6 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -351,6 +353,7 @@ import sys
 from pathlib import Path
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 from millwright.stores import asof_join, parquet_files
 
 assert duckdb.sql("SELECT current_setting('TimeZone')").fetchone() == ("America/New_York",)
@@ -533,7 +536,43 @@ def test_the_latest_row_of_each_key_in_a_span_is_read(tmp_path):
             "created_timestamp",
             (NOON - HOUR, NOON),
         )
-    assert sorted(zip(*rows.to_pydict().values(), strict=True)) == [("m", 2), ("n", 8)]
+    assert list(zip(*rows.to_pydict().values(), strict=True)) == [("m", 2), ("n", 8)]
+
+
+def test_of_many_corrections_of_one_time_the_newest_is_found_in_little_memory(tmp_path):
+    keys, corrections = 2_000, 40
+    numbers = pa.array(range(keys * corrections))
+    created = pa.array([NOON + n * TICK for n in range(corrections) for _ in range(keys)], INSTANT)
+    columns = {
+        "machine_id": pa.array([f"m{n % keys:04}" for n in range(keys * corrections)]),
+        "event_timestamp": pa.array([NOON] * len(numbers), INSTANT),
+        "created_timestamp": created,
+        **{f"f{n}": pc.cast(numbers, pa.float64()) for n in range(60)},
+    }
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet", use_dictionary=False)
+    with parquet_files.connect("40MB", 1) as connection:
+        rows = parquet_files.read_latest(
+            connection,
+            parquet_files.find(tmp_path),
+            ["machine_id"],
+            [*columns],
+            "event_timestamp",
+            "created_timestamp",
+            (NOON, NOON),
+        )
+    assert rows["f0"].to_pylist() == list(range(keys * (corrections - 1), keys * corrections))
+
+
+def test_the_newest_row_of_a_key_that_is_no_number_is_found(tmp_path):
+    nan = float("nan")
+    table = pa.table({"key": [1.0, nan], "event": pa.array([NOON - HOUR, NOON], INSTANT)})
+    pq.write_table(table, tmp_path / "a.parquet")
+    with parquet_files.connect() as connection:
+        files = parquet_files.find(tmp_path)
+        rows = parquet_files.read_latest(
+            connection, files, ["key"], ["key"], "event", None, (NOON, NOON)
+        )
+    assert [math.isnan(key) for key in rows["key"].to_pylist()] == [True]
 
 
 def test_all_rows_of_a_span_are_read_in_the_order_of_the_files(tmp_path):

@@ -116,6 +116,12 @@ def test_a_contender_that_does_not_finish_is_reported_with_how_it_ended(work: Pa
     _gone(int(_sleeper(work).read_text()))
 
 
+def test_feast_as_shipped_checks_the_types_of_what_it_is_called_with(work: Path) -> None:
+    outcome = harness.run("contests", "shipped", "quick", work)
+    first = "shipped against ours: column checked: 1 values, the first in row 0: True against False"
+    assert (outcome.difference or "").startswith(first)
+
+
 def test_a_harness_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     """Neither its contender, nor what that has started, nor the server."""
     code = (
@@ -206,7 +212,10 @@ def test_every_script_stands_in_the_document() -> None:
 
 def test_a_benchmark_that_does_not_exist_is_named(capsys: Capture) -> None:
     assert main(["benchmark", "join"]) == 2
-    assert "there is no benchmark 'join'" in capsys.readouterr().err
+    assert "there is no benchmark 'join'; did you mean 'joins'?" in capsys.readouterr().err
+    assert main(["benchmark", "everything"]) == 2
+    said = capsys.readouterr().err
+    assert all(name in said for name in (*verb.scripts(), verb.ALL))
 
 
 def test_without_the_folder_of_benchmarks_there_is_one_clear_error(

@@ -15,11 +15,12 @@ from typing import Any, NoReturn
 import pytest
 
 from millwright.doctor import examination, machine, servers, surroundings
-from millwright.doctor.databases import damage, query
+from millwright.doctor.databases import damage
 from millwright.doctor.findings import Check, Finding, Patient, Unanswered
 from millwright.doctor.leftovers import drafts
 from millwright.errors import DataError
 from millwright.settings import State, load_settings, process_environment
+from millwright.sqlite_files import query
 
 GIGABYTE = 1_000_000_000
 Room = namedtuple("Room", "f_bavail f_frsize f_favail f_files")  # noqa: PYI024 - as statvfs

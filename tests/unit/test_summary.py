@@ -144,6 +144,11 @@ def test_machines_and_people_are_told_why_the_champion_was_not_compared(project:
     assert before[-2:] == ["logistic regression", "champion"]
 
 
+def test_a_champion_that_was_made_again_is_no_rival(project: Project) -> None:
+    table = summary.training_table(of_training(champion=GOOD) | RUN, project)
+    assert table["champion"] == "the same in every score"
+
+
 COUNTS = {"read": 0, "new": 0, "unchanged": 0, "corrections": 0, "refused": 0}
 INGEST = RUN | {
     "batch": "b1",

@@ -51,6 +51,17 @@ def test_progress_that_nobody_watches_is_a_line_for_each_piece(capsys: Capture) 
     assert capsys.readouterr() == ("", "  views: 3 of 3\n")
 
 
+def test_long_work_that_nobody_watches_says_now_and_then_how_far_it_is(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0, 20, 31, 31, 50, 62, 62])  # it is asked again when a line was told
+    monkeypatch.setattr(terminal, "monotonic", lambda: next(clock))
+    with terminal.progress() as show:
+        for done in range(1, 5):
+            show("trials", done, 9)
+    assert capsys.readouterr().err == "  trials: 2 of 9\n  trials: 4 of 9\n"
+
+
 def test_progress_that_fails_lets_the_fault_through() -> None:
     with pytest.raises(KeyError), terminal.progress() as show:
         show("machines", 1, 2)
