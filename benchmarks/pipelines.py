@@ -6,7 +6,6 @@ on neither side: a day is shorter than the window that its detector is fitted to
 late, because the script knows no versions.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,12 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from benchmarks import simulated
 from benchmarks.benchmark import Benchmark, Case, Contender, Size, faster, under
 from millwright.fleet import load_fleet
 from millwright.settings import REPOSITORY
-from millwright.simulator import simulate
 
 OURS, TYPED, PLAIN = "millwright", "millwright, as typed", "plain polars"
 FLEET, TINY = "target", "tiny"
@@ -40,9 +37,6 @@ TABLES = {
 
 def make(case: Case) -> None:
     """A day of a fleet of many sensors, and a month of a small one to warm up with."""
-    written = yaml.safe_load((REPOSITORY / "configs/fleets/simulated.yaml").read_text("utf-8"))
-    fleets = case.data / "fleets"
-    fleets.mkdir()
     sensors = range(case.options["sensors"])
     large = {
         "machines": case.options["machines"],
@@ -51,9 +45,8 @@ def make(case: Case) -> None:
     }
     small = {"machines": 10, "days": 30, "reading_interval": "1h"}  # long enough for a failure
     for name, partition, size in ((FLEET, "day", large), (TINY, "month", small)):
-        description = {
-            **written,
-            "name": name,
+        said = {
+            **simulated.description(),
             "partition": partition,
             "sensors": {f"s{n:03}": {"range": RANGES[n % len(RANGES)]} for n in sensors},
             "simulation": {
@@ -63,12 +56,7 @@ def make(case: Case) -> None:
                 "gap_share": 0.002,
             },
         }
-        (fleets / f"{name}.yaml").write_text(yaml.safe_dump(description), encoding="utf-8")
-    os.environ["MILLWRIGHT_FLEETS"] = str(fleets)
-    for name in (FLEET, TINY):
-        fleet = load_fleet(name)
-        if fleet.simulation:
-            simulate(fleet, fleet.simulation, case.data / name)
+        simulated.make(case, name, said)
 
 
 def _ours(case: Case) -> Callable[[], object]:
@@ -88,7 +76,7 @@ def _ours(case: Case) -> Callable[[], object]:
         )
         project.offline.update()
 
-    _at_home(case)
+    simulated.at_home(case)
     run(TINY)
 
     def work() -> object:
@@ -99,7 +87,7 @@ def _ours(case: Case) -> Callable[[], object]:
 
 
 def _typed(case: Case) -> Callable[[], object]:
-    _at_home(case)
+    simulated.at_home(case)
 
     def typed(*words: str) -> None:
         subprocess.run(
@@ -117,7 +105,7 @@ def _typed(case: Case) -> Callable[[], object]:
 def _plain(case: Case) -> Callable[[], object]:
     from benchmarks.plain_pipelines import ingest_and_features
 
-    _at_home(case)
+    simulated.at_home(case)
     ingest_and_features(load_fleet(TINY), case.data / TINY, case.scratch / TINY)
     folder = case.scratch / FLEET
 
@@ -127,12 +115,6 @@ def _plain(case: Case) -> Callable[[], object]:
         return {**tables, **{view: folder / f"{view}.parquet" for view in VIEWS}}
 
     return work
-
-
-def _at_home(case: Case) -> None:
-    """Have all state in a home of its own, and no fleet but those of the data."""
-    os.environ["MILLWRIGHT_FLEETS"] = str(case.data / "fleets")
-    os.environ["MILLWRIGHT_HOME"] = str(case.scratch / "home")
 
 
 def _made(case: Case) -> dict[str, Path]:

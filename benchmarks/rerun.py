@@ -5,18 +5,15 @@ have to end with the same model, and say the same of it.
 """
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
 
 import pandas as pd
-import yaml
 
+from benchmarks import simulated
 from benchmarks.benchmark import Benchmark, Case, Contender, Size, faster
-from millwright.fleet import load_fleet
 from millwright.settings import REPOSITORY
-from millwright.simulator import simulate
 
 AGAIN, FIRST = "the same again", "first run"
 FLEET = "plant"
@@ -26,23 +23,18 @@ SAID = ("dataset_version", "rows", "scores", "baselines", "threshold", "search")
 
 def make(case: Case) -> None:
     """The simulated fleet, as large as the size says, and its data."""
-    written = yaml.safe_load((REPOSITORY / "configs/fleets/simulated.yaml").read_text("utf-8"))
-    simulation = written["simulation"] | case.options["simulation"]
-    fleet = written | case.options["fleet"] | {"name": FLEET, "simulation": simulation}
-    fleets = case.data / "fleets"
-    fleets.mkdir()
-    (fleets / f"{FLEET}.yaml").write_text(yaml.safe_dump(fleet), encoding="utf-8")
-    os.environ["MILLWRIGHT_FLEETS"] = str(fleets)
-    loaded = load_fleet(FLEET)
-    if loaded.simulation:
-        simulate(loaded, loaded.simulation, case.data / "raw")
+    said = simulated.description()
+    simulation = said["simulation"] | case.options["simulation"]
+    simulated.make(case, FLEET, {**said, **case.options["fleet"], "simulation": simulation})
 
 
 def _first(case: Case) -> Callable[[], object]:
+    simulated.at_home(case)
     return lambda: _train(case)
 
 
 def _again(case: Case) -> Callable[[], object]:
+    simulated.at_home(case)
     _train(case)
     return lambda: _train(case)
 
@@ -50,18 +42,11 @@ def _again(case: Case) -> Callable[[], object]:
 def _train(case: Case) -> pd.DataFrame:
     """Run the pipeline as typed; gives what it says of data and model, a row for each figure."""
     told = case.scratch / "summary.json"
-    ended = subprocess.run(
-        [
-            sys.executable, str(REPOSITORY / "run.py"), "--pipeline", "training",
-            "--fleet", FLEET, "--data", str(case.data / "raw"), "--json", str(told),
-        ],
-        env={
-            **os.environ,
-            "MILLWRIGHT_FLEETS": str(case.data / "fleets"),
-            "MILLWRIGHT_HOME": str(case.scratch / "home"),
-        },
-        check=False,
+    words = (
+        "--pipeline", "training", "--fleet", FLEET, "--data", str(case.data / FLEET),
+        "--json", str(told),
     )  # fmt: skip
+    ended = subprocess.run([sys.executable, str(REPOSITORY / "run.py"), *words], check=False)
     if ended.returncode not in (0, REFUSED):
         raise RuntimeError(f"training ended with {ended.returncode}, see above")
     summary = json.loads(told.read_text(encoding="utf-8"))

@@ -353,7 +353,6 @@ import sys
 from pathlib import Path
 import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
 from millwright.stores import asof_join, parquet_files
 
 assert duckdb.sql("SELECT current_setting('TimeZone')").fetchone() == ("America/New_York",)
