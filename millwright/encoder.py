@@ -3,13 +3,19 @@
 The fields of an `Encoder` are part of every release.
 """
 
+from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from millwright.configuration import Strict
 from millwright.fleet import Fleet
 from millwright.views import model_features
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Matrix = NDArray[np.float32]
 Scores = NDArray[np.float64]
@@ -37,7 +43,7 @@ class Encoder(Strict):
             },
         )
 
-    @property
+    @cached_property
     def columns(self) -> list[str]:
         """The names of the matrix's columns, such as `volt_mean_24h` and `model=model3`."""
         names: list[str] = []
@@ -46,18 +52,32 @@ class Encoder(Strict):
             names += [f"{feature}={value}" for value in values] if values else [feature]
         return names
 
-    def encode(self, frame: pd.DataFrame) -> Matrix:
+    def encode(self, frame: "pd.DataFrame") -> Matrix:
         """A matrix of shape (rows of `frame`, `columns`), float32, in the order of `columns`."""
-        matrix = np.empty((len(frame), len(self.columns)), dtype=np.float32)
-        column = 0
+
+        def column(feature: str) -> NDArray[Any]:
+            if feature not in self.categories:
+                return frame[feature].to_numpy(np.float32)
+            # Text of pandas' own type is neither equal nor unequal where it is missing.
+            texts = frame[feature].astype(object)
+            return np.asarray(texts.where(texts.notna(), None), dtype=object)
+
+        return self.encode_columns(column, len(frame))
+
+    def encode_columns(self, column: Callable[[str], NDArray[Any]], rows: int) -> Matrix:
+        """The same, of what `column` gives for a feature.
+
+        That is of shape (rows,): float32, or objects that are text or None.
+        """
+        matrix = np.empty((rows, len(self.columns)), dtype=np.float32)
+        place = 0
         for feature in self.features:
-            values = self.categories.get(feature)
+            found, values = column(feature), self.categories.get(feature)
             if values is None:
-                matrix[:, column] = frame[feature].to_numpy(np.float32)
-                column += 1
+                matrix[:, place] = found
+                place += 1
                 continue
             for value in values:
-                # Text of pandas' own type is neither equal nor unequal where it is missing.
-                matrix[:, column] = (frame[feature] == value).to_numpy(np.float32, na_value=0)
-                column += 1
+                matrix[:, place] = found == value
+                place += 1
         return matrix

@@ -59,21 +59,26 @@ def endpoints(state: State) -> Endpoints:
         ConfigurationError: a server is neither named nor started here, or its URL is of another
             kind.
     """
-    started = started_here(state)
-    found = {}
-    for name in VARIABLES:
-        url = named(name, state) or started.get(name)
-        if url is None:
-            ways = [f"name it: export {VARIABLES[name]}={example(name, state)}"]
-            if load_settings(state.environment).servers == "here":
-                up = f"python -m millwright services up --stack {state.environment}"
-                ways.insert(0, f"start it here: {up}")
-            raise ConfigurationError(
-                f"environment '{state.environment}' needs {name}, and no URL of it is known; "
-                f"{', or '.join(ways)}"
-            )
-        found[name] = url
-    return Endpoints(**found)
+    return Endpoints(**{name: endpoint(name, state) for name in VARIABLES})
+
+
+def endpoint(server: str, state: State) -> str:
+    """The URL of one server of an environment.
+
+    Raises:
+        ConfigurationError: it is neither named nor started here, or its URL is of another kind.
+    """
+    url = named(server, state) or started_here(state).get(server)
+    if url is None:
+        ways = [f"name it: export {VARIABLES[server]}={example(server, state)}"]
+        if load_settings(state.environment).servers == "here":
+            up = f"python -m millwright services up --stack {state.environment}"
+            ways.insert(0, f"start it here: {up}")
+        raise ConfigurationError(
+            f"environment '{state.environment}' needs {server}, and no URL of it is known; "
+            f"{', or '.join(ways)}"
+        )
+    return url
 
 
 def named(server: str, state: State) -> str | None:

@@ -13,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 from millwright.encoder import Encoder, Matrix, Scores
 from millwright.fleet import Fleet
+from millwright.trees import predict
 from millwright.views import feature_views
 
 Labels = NDArray[np.bool_]
@@ -133,16 +134,3 @@ def thin(
     chosen = np.sort(np.concatenate([failing, kept]))
     weights = np.where(labels[chosen], 1.0, len(healthy) / room).astype(np.float32)
     return chosen, weights
-
-
-def predict(booster: xgboost.Booster, matrix: Matrix) -> Scores:
-    """The booster's probabilities for each row of `matrix`."""
-    return np.asarray(booster.inplace_predict(matrix), dtype=np.float64)
-
-
-def contributions(booster: xgboost.Booster, matrix: Matrix) -> NDArray[np.float32]:
-    """SHAP values by XGBoost's own algorithm (Lundberg et al. 2018), in log odds.
-
-    Shape (n, columns + 1); the last column is the bias, and each row sums to the row's margin.
-    """
-    return np.asarray(booster.predict(xgboost.DMatrix(matrix), pred_contribs=True))

@@ -21,7 +21,7 @@ from millwright.evaluation import Evaluation
 from millwright.gate import Decision
 from millwright.project import Project, code_version, git_revision
 from millwright.registry import CHALLENGER, CHAMPION, Version
-from millwright.release import Manifest
+from millwright.release import Manifest, ServedView
 from millwright.report import Pictures, ReportContext
 from millwright.search import Found
 from millwright.training import TEST, VALIDATION, Judgement, score_of
@@ -196,8 +196,10 @@ def _manifest(
         fleet=project.fleet.name,
         fingerprint=registration.fingerprint,
         feature_service=project.service,
+        views=ServedView.all_of(project.fleet),
         encoder=Encoder.of(project.fleet),
         threshold=threshold,
+        costs=project.fleet.costs,
         horizon=project.fleet.label(project.fleet.horizon),
         lead_time=project.fleet.label(project.fleet.lead_time),
         learned_until=training.learned_until(training_set, project),

@@ -20,7 +20,7 @@ from mlflow.models import infer_signature
 
 from millwright.encoder import Encoder, Matrix
 from millwright.files import database_written_whole
-from millwright.models import predict
+from millwright.trees import predict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 MODEL_VERSION = "model_version"

@@ -15,6 +15,7 @@ import math
 import re
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ from millwright.configuration import Strict
 from millwright.encoder import Encoder, Matrix, Scores
 from millwright.errors import ReleaseError
 from millwright.files import file_written_whole, folder_written_whole
+from millwright.fleet import Costs, Fleet
+from millwright.views import Type, feature_views, published
 
 # XGBoost takes a second to import, and many ask only which release is the champion.
 if TYPE_CHECKING:
@@ -35,6 +38,32 @@ MODEL, MANIFEST, EXAMPLES, SUMS = "model.ubj", "manifest.json", "examples.json",
 POINTER = "champion"
 # Two processes on one machine agree to the last digit; other processors may round otherwise.
 TOLERANCE = 1e-6
+SLOWEST = 0.1  # seconds that the prediction of one machine may take at best
+TRIES = 20
+PATIENCE = 120.0  # seconds for a verification
+
+
+class ServedView(Strict):
+    """A feature view as the model has learned from it; `time_to_live` in seconds, None for ever.
+
+    It is part of the release, so that a service and the model mean the same by stale.
+    """
+
+    name: str
+    features: dict[str, Type]
+    time_to_live: float | None
+
+    @classmethod
+    def all_of(cls, fleet: Fleet) -> "tuple[ServedView, ...]":
+        """The views of a fleet, under the names by which Feast knows them."""
+        return tuple(
+            cls(
+                name=published(fleet, view.name),
+                features=view.features,
+                time_to_live=view.time_to_live and view.time_to_live.total_seconds(),
+            )
+            for view in feature_views(fleet)
+        )
 
 
 class Manifest(Strict):
@@ -49,8 +78,10 @@ class Manifest(Strict):
     fleet: str
     fingerprint: str
     feature_service: str
+    views: tuple[ServedView, ...]
     encoder: Encoder
     threshold: float
+    costs: Costs
     horizon: str
     lead_time: str
     learned_until: AwareDatetime
@@ -73,7 +104,7 @@ class Release:
 
     def score(self, matrix: Matrix) -> Scores:
         """Probabilities for rows encoded by the manifest's encoder."""
-        from millwright.models import predict
+        from millwright.trees import predict
 
         return predict(self.booster, matrix)
 
@@ -90,7 +121,7 @@ def write(folder: Path, manifest: Manifest, booster: "xgboost.Booster", examples
     Raises:
         ReleaseError: the folder cannot be written, or holds the release of another model.
     """
-    from millwright.models import predict
+    from millwright.trees import predict
 
     target = folder / f"v{manifest.version}"
     _refuse_another(target, manifest)
@@ -118,21 +149,55 @@ def load(folder: Path) -> Release:
     """
     import xgboost
 
-    _check_sums(folder)
+    manifest = read_manifest(folder)
     try:
-        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
         booster = xgboost.Booster()
         booster.load_model(folder / MODEL)
     except (ValueError, xgboost.core.XGBoostError) as err:
+        raise _unreadable(folder, err) from err
+    lacking = {*manifest.encoder.features} - {f for v in manifest.views for f in v.features}
+    if lacking:
         raise ReleaseError(
-            f"the release {folder} is whole but not readable by this version: {err}"
-        ) from err
+            f"the release {folder} has a model that needs '{min(lacking)}', which no view of its "
+            "manifest has; train again"
+        )
     if booster.num_features() != len(manifest.encoder.columns):
         raise ReleaseError(
             f"the release {folder} has a model of {booster.num_features()} columns and a manifest "
             f"of {len(manifest.encoder.columns)}; train again"
         )
     return Release(folder, manifest, booster)
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """What a release is, after every file of it was checked against its sum.
+
+    Raises:
+        ReleaseError: a file is missing, changed or not what it should be.
+    """
+    check(folder)
+    try:
+        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValueError as err:
+        raise _unreadable(folder, err) from err
+
+
+def check(folder: Path) -> None:
+    """Hold every file of a release against its sum, and read none of them as anything.
+
+    Raises:
+        ReleaseError: a file is missing or was changed.
+    """
+    try:
+        written, sums = (folder / SUMS).read_bytes(), _sums(folder)
+    except OSError as err:
+        raise ReleaseError(f"{folder} is not a whole release: {err}; train again") from err
+    if written != b"".join(sums.values()):
+        apart = [*(name for name, line in sums.items() if line not in written), SUMS]
+        raise ReleaseError(
+            f"the release {folder} was changed after it was written: {', '.join(apart)} do not "
+            "agree; restore it from a copy or train again"
+        )
 
 
 def verify(folder: Path) -> int:
@@ -145,13 +210,16 @@ def verify(folder: Path) -> int:
     examples = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
     width = len(release.manifest.encoder.columns)
     rows = np.array(examples["rows"], dtype=np.float32).reshape(-1, width)
-    found, expected = release.score(rows), np.array(examples["expected"])
+    found, expected = release.score(rows), np.array(examples["expected"], dtype=np.float64)
+    if not np.isfinite(found).all():
+        raise ReleaseError(f"the release {folder} predicts what is no number; train again")
     if not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
         worst = float(np.max(np.abs(found - expected)))
         raise ReleaseError(
             f"the release {folder} predicts otherwise than when it was written, by up to "
             f"{worst:.2g}; train again with the libraries of this environment"
         )
+    _refuse_slow(release, rows[:1])
     return len(rows)
 
 
@@ -161,12 +229,19 @@ def verify_in_fresh_process(folder: Path) -> None:
     Raises:
         ReleaseError: with what that process said.
     """
-    done = subprocess.run(
-        [sys.executable, "-m", "millwright", "releases", "verify", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "millwright", "releases", "verify", str(folder)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
+        )
+    except subprocess.TimeoutExpired:
+        raise ReleaseError(
+            f"the release {folder} was not verified within {PATIENCE:g} s; train again, or see "
+            "what else keeps this machine busy"
+        ) from None
     if done.returncode:
         raise ReleaseError(done.stderr.strip() or f"verifying {folder} ended by {done.returncode}")
 
@@ -202,17 +277,26 @@ def _refuse_another(target: Path, manifest: Manifest) -> None:
         )
 
 
-def _check_sums(folder: Path) -> None:
-    try:
-        written, sums = (folder / SUMS).read_bytes(), _sums(folder)
-    except OSError as err:
-        raise ReleaseError(f"{folder} is not a whole release: {err}; train again") from err
-    if written != b"".join(sums.values()):
-        apart = [*(name for name, line in sums.items() if line not in written), SUMS]
+def _refuse_slow(release: Release, row: Matrix) -> None:
+    """See to it that a service could answer in time: the best of some tries says what can be."""
+    best = math.inf
+    for _ in range(TRIES if len(row) else 0):
+        began = time.perf_counter()
+        release.score(row)
+        best = min(best, time.perf_counter() - began)
+        if best <= SLOWEST:
+            return
+    if len(row):
         raise ReleaseError(
-            f"the release {folder} was changed after it was written: {', '.join(apart)} do not "
-            "agree; restore it from a copy or train again"
+            f"the release {release.folder} takes {best:.2g} s for one machine, and {SLOWEST:g} s "
+            "is the most; train a smaller model"
         )
+
+
+def _unreadable(folder: Path, err: Exception) -> ReleaseError:
+    return ReleaseError(
+        f"the release {folder} is whole but not readable by this version: {err}; train again"
+    )
 
 
 def _sums(folder: Path) -> dict[str, bytes]:

@@ -38,6 +38,18 @@ class Engine(Strict):
     threads: int = Field(default=2, gt=0)
 
 
+class Serving(Strict):
+    """What the prediction service allows, and for how long it waits."""
+
+    deadline_ms: int = Field(default=400, gt=0)
+    store_timeout_ms: int = Field(default=150, gt=0)
+    most_machines: int = Field(default=1000, gt=0, le=1000)
+    most_bytes: int = Field(default=1_000_000, gt=0)
+    body_seconds: float = Field(default=10, gt=0)
+    stale: Literal["degrade", "refuse"] = "degrade"
+    missing: Literal["degrade", "refuse"] = "degrade"
+
+
 class Settings(Strict):
     """`configs/environments/<name>/settings.yaml`.
 
@@ -52,6 +64,7 @@ class Settings(Strict):
     engine: Engine
     search: Search
     report_rows: int = Field(gt=0)
+    serving: Serving = Field(default_factory=Serving)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import xgboost
 
-from millwright import alarms, comparison, evaluation, labels, models, search
+from millwright import alarms, comparison, evaluation, labels, models, search, trees
 from millwright.alarms import Threshold
 from millwright.configuration import Strict
 from millwright.encoder import Encoder, Matrix, Scores
@@ -290,9 +290,7 @@ def _contributions(
 ) -> tuple[Contribution, ...]:
     encoder = Encoder.of(project.fleet)
     matrix = encoder.encode(_sample(rows, project.training.contribution_rows))
-    return evaluation.summarise_contributions(
-        models.contributions(booster, matrix), encoder.columns
-    )
+    return evaluation.summarise_contributions(trees.contributions(booster, matrix), encoder.columns)
 
 
 def _sample(rows: pd.DataFrame, most: int) -> pd.DataFrame:

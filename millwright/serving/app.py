@@ -1,4 +1,4 @@
-"""The endpoints of the service.
+"""The endpoints of the service that answer which machines will fail.
 
 Whatever goes wrong is told as `{"error": ...}` in one sentence; of an error that nobody has
 foreseen the log has the place.
@@ -7,12 +7,9 @@ foreseen the log has the place.
 import asyncio
 import contextlib
 import logging
-import time
-import traceback
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -20,89 +17,86 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from millwright.errors import InputError, MillwrightError
-from millwright.release import Release
-from millwright.serving import bodies, openapi
-from millwright.serving.current import CurrentRelease
-from millwright.serving.features import FeatureReader
+from millwright.serving import answers, bodies, openapi
+from millwright.serving.answers import micros
+from millwright.serving.features import OnlineReader
 from millwright.serving.metrics import Metrics
-from millwright.serving.predictions import (
-    PredictionAnswer,
-    PredictionRequest,
-    answer,
-    check_features,
-    moment,
-)
+from millwright.serving.observed import Observed
+from millwright.serving.policy import Policy
+from millwright.serving.predictions import PredictionRequest, moment
+from millwright.serving.readiness import Readiness
+from millwright.serving.releases import Releases
+from millwright.serving.scoring import Answer, NoReleaseError, Question, Scored, Scorer, Waiting
 from millwright.serving.workers import Workers
+from millwright.settings import Serving
 
 LOG = logging.getLogger(__name__)
-DEADLINE = 4.0  # seconds that an answer may take; without it who asks would wait for a dead server
-FOLLOWING = 1.0  # seconds between two looks at which release is the champion
-THREADS = 4
-PROBE = "-"  # a machine that no fleet has, to see whether the online store answers
+FOLLOWING = 0.25  # seconds between two looks at which releases should be in use
+THREADS = 2
 
 Result = TypeVar("Result")
 
 
 class Service:
-    """A release, the features that it needs, and the endpoints over both."""
+    """Releases, the features that they need, and the endpoints over both."""
 
-    def __init__(self, current: CurrentRelease, features: FeatureReader) -> None:
-        self.current = current
-        self.features = features
-        self.metrics = Metrics()
+    def __init__(self, releases: Releases, reader: OnlineReader, settings: Serving) -> None:
+        self.releases = releases
+        self.settings = settings
+        self.deadline = settings.deadline_ms / 1000
+        self.metrics = Metrics(self._gauges)
         self.workers = Workers(THREADS)
+        self.readiness = Readiness(releases, reader)
+        policy = Policy(settings.stale, settings.missing)
+        self.scorer = Scorer(releases, reader, policy, self._log, self._deliver)
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        routes = [
-            Route("/", self.describe),
-            Route("/v1/predict", self.predict, methods=["POST"]),
-            Route("/health", self.health),
-            Route("/ready", self.ready),
-            Route("/metrics", self.expose),
-            Route("/openapi.json", self.openapi),
-        ]
-        paths = frozenset(route.path for route in routes)
         return Starlette(
-            routes=routes,
-            middleware=[Middleware(Observed, metrics=self.metrics, paths=paths)],
+            routes=[
+                Route("/", self.describe),
+                Route("/v1/predict", self.predict, methods=["POST"]),
+                Route("/health", self.health),
+                Route("/ready", self.ready),
+                Route("/metrics", self.expose),
+                Route("/openapi.json", self.openapi),
+            ],
+            middleware=[Middleware(Observed, metrics=self.metrics)],
             exception_handlers={HTTPException: _fault},
             lifespan=self._following,
         )
 
     async def predict(self, request: Request) -> Response:
         """Predict the machines that were asked for."""
-        asked = await bodies.read(request, PredictionRequest)
-        release = self._release()
+        asked = await bodies.read(request, PredictionRequest, self.settings)
+        now = datetime.now(UTC)
         try:
-            as_of = moment(asked, datetime.now(UTC))
-            said = await self._done(partial(self._predicted, release, asked, as_of))
+            as_of = micros(moment(asked, now))
         except InputError as err:
             raise HTTPException(422, str(err)) from None
-        except MillwrightError as err:
-            LOG.warning("cannot predict: %s", err)
-            raise HTTPException(503, "features cannot be read now; /ready says why") from None
-        self.metrics.answered(said)
-        return Response(said.model_dump_json(), media_type="application/json")
+        question = Question(
+            machines=asked.machines,
+            as_of=as_of,
+            dated=asked.as_of is not None,
+            tag=asked.tag,
+            asked_at=micros(now),
+            began=request.scope["began"],
+        )
+        return Response(await self._told(question, asked.explain), media_type="application/json")
 
     async def ready(self, _: Request) -> Response:
         """Whether predictions can be had: a release is loaded, and its features can be read."""
-        release, refused = self.current.release, self.current.refused
-        said: dict[str, Any] = {
-            "ready": False, "release": None, "refused": refused, "reason": refused,
-        }  # fmt: skip
-        if release is None:
-            return JSONResponse(said, 503)
-        manifest = release.manifest
-        said["release"] = {"model": manifest.name, "version": manifest.version}
         try:
-            await self._done(partial(self._probe, release))
-        except MillwrightError as err:
-            return JSONResponse({**said, "reason": str(err)}, 503)
-        return JSONResponse({**said, "ready": True, "reason": None})
+            said = await self.workers.run(self.readiness.told, self.deadline)
+        except TimeoutError:
+            said = {
+                "ready": False,
+                "reason": f"the online store did not answer within {self.deadline:g} s",
+            }
+        return JSONResponse(said, 200 if said["ready"] else 503)
 
     async def health(self, _: Request) -> Response:
         """That the process lives."""
@@ -110,8 +104,7 @@ class Service:
 
     async def expose(self, _: Request) -> Response:
         """Figures for Prometheus."""
-        release = self.current.release
-        text = self.metrics.text(release.manifest if release else None, self.current.refused)
+        text = self.metrics.text(self.releases.routes, self.releases.refused)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def describe(self, _: Request) -> Response:
@@ -119,8 +112,8 @@ class Service:
         return JSONResponse(
             {
                 "service": "millwright",
-                "environment": self.current.environment,
-                "fleet": self.current.fleet,
+                "environment": self.releases.environment,
+                "fleet": self.releases.fleet,
                 "openapi": "/openapi.json",
             }
         )
@@ -129,31 +122,52 @@ class Service:
         """The description of the service for machines."""
         return JSONResponse(openapi.description())
 
-    def _release(self) -> Release:
-        if self.current.release is None:
-            raise HTTPException(503, "no release is loaded; /ready says why")
-        return self.current.release
-
-    def _predicted(
-        self, release: Release, asked: PredictionRequest, as_of: datetime
-    ) -> PredictionAnswer:
-        service = release.manifest.feature_service
-        return answer(release, self.features.read(service, asked.machines, as_of), asked, as_of)
-
-    def _probe(self, release: Release) -> None:
-        service, now = release.manifest.feature_service, datetime.now(UTC)
-        check_features(release, self.features.read(service, [PROBE], now))
-
-    async def _done(self, job: Callable[[], Result]) -> Result:
+    async def _told(self, question: Question, explain: int) -> bytes:
+        """The answer to a question, as JSON."""
+        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.scorer.ask(Waiting(question, future.cancelled, (future, explain)))
         try:
-            return await self.workers.run(job, DEADLINE)
+            return await asyncio.wait_for(future, self.deadline)
+        except InputError as err:
+            raise HTTPException(422, str(err)) from None
+        except NoReleaseError as err:
+            raise HTTPException(503, str(err)) from None
+        except MillwrightError as err:
+            LOG.warning("cannot predict: %s", err)
+            raise _unavailable("features cannot be read now; /ready says why") from None
         except TimeoutError:
-            raise MillwrightError(
-                f"the feature store did not answer within {DEADLINE:g} s"
-            ) from None
+            raise _unavailable(f"no answer within {self.deadline:g} s; ask again") from None
+
+    def _deliver(self, found: Sequence[tuple[Waiting, Answer | Exception]]) -> None:
+        """Give answers to those who wait for them; called in a thread of the scorer."""
+        told: list[tuple[asyncio.Future[bytes], bytes | Exception]] = []
+        for waiting, answer in found:
+            future, explain = waiting.ticket
+            if isinstance(answer, Exception):
+                told.append((future, answer))
+                continue
+            try:
+                told.append((future, answers.written(answer, waiting.question.as_of, explain)))
+            except Exception as err:  # raised where it is waited for
+                told.append((future, err))
+        assert self._loop  # noqa: S101 - nobody asks before it runs
+        with contextlib.suppress(RuntimeError):  # it has ended, and nobody waits any more
+            self._loop.call_soon_threadsafe(_resolve, told)
+
+    def _log(self, scored: Scored) -> None:
+        self.metrics.scored(scored)
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        return {
+            "unshadowed": (
+                "Predictions that no shadow made, for it failed or was too slow",
+                self.scorer.unshadowed,
+            )
+        }
 
     @contextlib.asynccontextmanager
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
+        self._loop = asyncio.get_running_loop()
         task = asyncio.create_task(self._follow())
         try:
             yield
@@ -161,50 +175,26 @@ class Service:
             task.cancel()
 
     async def _follow(self) -> None:
-        """Look for another champion now and then, in a thread of its own."""
+        """Look for other releases now and then, in a thread of its own."""
         looking = Workers(1)
         while True:
-            await asyncio.sleep(FOLLOWING)
             with contextlib.suppress(TimeoutError):  # a slow disk: the next look waits its turn
-                await looking.run(self.current.refresh, 60.0)
+                await looking.run(self.releases.refresh, 60.0)
+            await asyncio.sleep(FOLLOWING)
 
 
-class Observed:
-    """Counts and times every request, and answers for whatever nobody has foreseen."""
+def _resolve(told: Sequence[tuple["asyncio.Future[bytes]", bytes | Exception]]) -> None:
+    for future, answer in told:
+        if future.done():
+            continue
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
-        self.app = app
-        self.metrics = metrics
-        self.paths = paths
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        status, began = 0, time.perf_counter()
-
-        async def noting(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-            await send(message)
-
-        try:
-            await self.app(scope, receive, noting)
-        except Exception as err:
-            # The text of an unknown error may hold anything, a password too.
-            frame = traceback.extract_tb(err.__traceback__)[-1]
-            place = f"{frame.filename}:{frame.lineno}"
-            LOG.error(  # noqa: TRY400 - which would log that text
-                "internal error in %s: %s at %s", scope["path"], type(err).__name__, place
-            )
-            if status:
-                raise  # the answer has begun: all that is left is to break it off
-            await JSONResponse({"error": "internal error"}, 500)(scope, receive, noting)
-        finally:
-            path = scope["path"] if scope["path"] in self.paths else "other"
-            self.metrics.requested(path, status or 500, time.perf_counter() - began)
+def _unavailable(detail: str) -> HTTPException:
+    return HTTPException(503, detail, headers={"Retry-After": "1"})
 
 
 async def _fault(request: Request, err: Exception) -> Response:

@@ -7,17 +7,17 @@ from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
-MOST_BYTES = 1_000_000
+from millwright.settings import Serving
+
 # What is too long is read and thrown away up to here: who still sends would not hear the answer.
 MOST_DISCARDED = 16_000_000
-SECONDS = 10.0  # that a body may take to arrive
 MOST_FAULTS = 5  # that an answer lists
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
 
-async def read(request: Request, model: type[Asked]) -> Asked:
-    """The JSON body of `request` as a `model`.
+async def read(request: Request, model: type[Asked], limits: Serving) -> Asked:
+    """The JSON body of `request` as a `model`, within the environment's limits.
 
     Raises:
         HTTPException: it is of another type (415), too long (413), too slow (408), no JSON (400)
@@ -27,10 +27,12 @@ async def read(request: Request, model: type[Asked]) -> Asked:
     if kind != "application/json":
         raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
     try:
-        async with asyncio.timeout(SECONDS):
-            body = await _body(request)
+        async with asyncio.timeout(limits.body_seconds):
+            body = await _body(request, limits.most_bytes)
     except TimeoutError:
-        raise HTTPException(408, f"the body did not arrive within {SECONDS:g} s") from None
+        raise HTTPException(
+            408, f"the body did not arrive within {limits.body_seconds:g} s"
+        ) from None
     except ClientDisconnect:
         raise HTTPException(400, "the body ended before its end") from None
     try:
@@ -39,16 +41,16 @@ async def read(request: Request, model: type[Asked]) -> Asked:
         raise _refusal(err) from None
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int) -> bytes:
     kept, length = bytearray(), 0
     async for part in request.stream():
         length += len(part)
-        if length <= MOST_BYTES:
+        if length <= most:
             kept += part
         elif length > MOST_DISCARDED:
             break
-    if length > MOST_BYTES:
-        raise HTTPException(413, f"the body is longer than {MOST_BYTES:,} bytes; ask in parts")
+    if length > most:
+        raise HTTPException(413, f"the body is longer than {most:,} bytes; ask in parts")
     return bytes(kept)
 
 

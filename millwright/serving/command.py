@@ -4,13 +4,12 @@ import argparse
 import logging
 import os
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from millwright import release as releases
 from millwright import terminal
-from millwright.errors import InputError, MillwrightError, ReleaseError
+from millwright.errors import ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import VARIABLE, settle
 from millwright.settings import load_settings, state
@@ -38,53 +37,38 @@ def add_parser(verbs: Any) -> None:
 
 
 def _serve(asked: argparse.Namespace) -> int:
+    settle()
+    settings = load_settings(asked.stack)  # there must be such an environment
+    where = state(asked.stack)
+    pinned = asked.release.resolve() if asked.release else None
+    fleet = load_fleet(asked.fleet or _fleet_of(pinned)).name
     # Late, so that other verbs do not wait for them; XGBoost, so that no prediction does.
     import xgboost  # noqa: F401
 
     from millwright.serving import server
     from millwright.serving.app import Service
-    from millwright.serving.current import CurrentRelease
-    from millwright.serving.features import FeatureReader
+    from millwright.serving.features import open_reader
+    from millwright.serving.releases import Releases
 
-    settle()
-    load_settings(asked.stack)  # there must be such an environment
-    where = state(asked.stack)
-    fleet = load_fleet(asked.fleet or _fleet_of(asked.release)).name
-    folder = where.releases(fleet)
-    pinned = asked.release.resolve() if asked.release else None
-    if pinned:
-        current = CurrentRelease(where.environment, fleet, lambda: pinned)
-    else:
-        current = CurrentRelease(where.environment, fleet, partial(releases.champion, folder))
+    current = Releases(where.environment, fleet, where.releases(fleet), pinned)
     with server.listen(asked.host, asked.port) as listening:
         _configure_log()
+        reader = open_reader(where, settings.serving.store_timeout_ms / 1000)
         current.refresh()
         if pinned and current.refused:
             raise ReleaseError(current.refused)
-        features = FeatureReader(where)
-        _open(features)
-        used = current.release.folder.name if current.release else "none yet"
+        used = current.routes.champion.release.folder.name if current.routes else "none yet"
         terminal.say(
             f"serving environment {where.environment}, fleet {fleet}, release {used}, "
             f"at {server.address(listening)}"
         )
-        server.run(Service(current, features).app(), listening)
+        server.run(Service(current, reader, settings.serving).app(), listening)
     terminal.say("the service has ended")
     return 0
 
 
 def _fleet_of(release: Path | None) -> str:
-    return releases.load(release).manifest.fleet if release else FLEET
-
-
-def _open(features: Any) -> None:
-    """Open the feature store; a server that does not answer now may do so later."""
-    try:
-        features.open()
-    except InputError:
-        raise
-    except MillwrightError as err:
-        terminal.warn(str(err))
+    return releases.read_manifest(release).fleet if release else FLEET
 
 
 def _configure_log() -> None:

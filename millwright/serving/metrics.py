@@ -4,93 +4,112 @@ The figures are kept here and not in the client library's own objects: those wri
 cannot forget a label, as soon as some library switches its multi-process mode on, as Feast does.
 """
 
+import threading
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from millwright.release import Manifest
-from millwright.serving.predictions import PredictionAnswer
+from millwright.serving.predictions import OUTCOMES
+from millwright.serving.releases import Routes
+from millwright.serving.rows import NEVER
+from millwright.serving.scoring import Scored
 
-SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 MINUTE, HOUR, DAY = 60, 3_600, 86_400
 AGES = (MINUTE, 10 * MINUTE, HOUR, 2 * HOUR, 6 * HOUR, 12 * HOUR, DAY, 2 * DAY, 7 * DAY, 30 * DAY)
-RELEASE_LABELS = ("model", "version", "feature_service", "dataset_version")
+PROBABILITIES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
+RELEASE_LABELS = ("model", "version", "feature_service", "dataset_version", "role")
+
+Gauges = Callable[[], dict[str, tuple[str, float]]]
 
 
 class Metrics(Collector):
-    """The figures of one service, counted and told by one thread."""
+    """The figures of one service, counted by whichever thread something happens in.
 
-    def __init__(self) -> None:
+    `gauges` gives what others count, by name: what it is, and its value at the moment.
+    """
+
+    def __init__(self, gauges: Gauges = dict) -> None:
+        self._gauges = gauges
+        self._lock = threading.Lock()
         self.requests: Counter[tuple[str, str]] = Counter()
         self.seconds = Histogram(SECONDS)
-        self.predictions = Counter(ok=0, degraded=0, unknown=0)
+        self.predictions: Counter[tuple[str, str, str]] = Counter()
         self.ages = Histogram(AGES)
-        self.manifest: Manifest | None = None
+        self.probabilities = Histogram(PROBABILITIES)
+        self.routes: Routes | None = None
         self.refused = False
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
-    def requested(self, path: str, status: int, seconds: float) -> None:
+    def requested(self, endpoint: str, status: int, seconds: float) -> None:
         """Count a request that was answered."""
-        self.requests[path, str(status)] += 1
-        self.seconds.observe(path, seconds)
+        with self._lock:
+            self.requests[endpoint, str(status)] += 1
+            self.seconds.observe(endpoint, seconds)
 
-    def answered(self, answer: PredictionAnswer) -> None:
-        """Count the machines of an answer and how old their features were."""
-        for prediction in answer.predictions:
-            self.predictions[prediction.status] += 1
-            for view, state in prediction.views.items():
-                if state.age is not None and state.status != "missing":
-                    self.ages.observe(view, state.age)
+    def scored(self, scored: Scored) -> None:
+        """Count what became of machines, how likely their failures are, and how old features."""
+        version, rows = str(scored.loaded.version), scored.rows
+        known = ~np.isnan(scored.probabilities)
+        with self._lock:
+            for outcome, count in Counter(scored.outcomes.tolist()).items():
+                self.predictions[OUTCOMES[outcome], version, scored.role] += count
+            self.probabilities.observe_all(version, scored.probabilities[known])
+            for place, view in enumerate(rows.views):
+                events = rows.events[:, place]
+                there = (events != NEVER) & (events <= scored.as_of)
+                self.ages.observe_all(view, (scored.as_of[there] - events[there]) / 1e6)
 
-    def text(self, manifest: Manifest | None, refused: str | None) -> bytes:
+    def text(self, routes: Routes | None, refused: str | None) -> bytes:
         """The exposition, with what is in use at this moment."""
-        self.manifest, self.refused = manifest, refused is not None
-        return generate_latest(self._registry)
+        with self._lock:
+            self.routes, self.refused = routes, refused is not None
+            return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         """The figures as the client library writes them down."""
-        requests = CounterMetricFamily(
-            "millwright_requests", "Requests answered", labels=("path", "status")
+        yield _counter(
+            "millwright_requests", "Requests answered", ("endpoint", "status"), self.requests
         )
-        for labels, count in self.requests.items():
-            requests.add_metric(labels, count)
-        yield requests
         yield self.seconds.family(
-            "millwright_request_seconds", "Time from a request to its answer", "path"
+            "millwright_request_seconds", "Time from a request to its answer", "endpoint"
         )
-        predictions = CounterMetricFamily(
-            "millwright_predictions", "Machines answered about: ok, degraded or unknown",
-            labels=("status",),
-        )  # fmt: skip
-        for status, count in self.predictions.items():
-            predictions.add_metric((status,), count)
-        yield predictions
+        yield _counter(
+            "millwright_predictions",
+            f"Machines answered about, by what became of them: {', '.join(OUTCOMES)}",
+            ("status", "version", "role"),
+            self.predictions,
+        )
+        yield self.probabilities.family(
+            "millwright_probability", "Predicted probabilities of a failure", "version"
+        )
         yield self.ages.family(
             "millwright_feature_age_seconds", "Age of the features that were answered from", "view"
         )
         release = GaugeMetricFamily(
-            "millwright_release_info", "The release in use", labels=RELEASE_LABELS
+            "millwright_release_info", "The releases in use", labels=RELEASE_LABELS
         )
-        if used := self.manifest:
-            labels_of_it = (
-                used.name,
-                str(used.version),
-                used.feature_service,
-                used.dataset_version,
-            )
-            release.add_metric(labels_of_it, 1)
+        for role, loaded in self.routes.all if self.routes else ():
+            used = loaded.release.manifest
+            labels = (used.name, str(used.version), used.feature_service, used.dataset_version)
+            release.add_metric((*labels, role), 1)
         yield release
         yield GaugeMetricFamily(
-            "millwright_release_refused", "1 while the champion is not what is in use",
+            "millwright_release_refused", "1 while something is in use that should not be",
             value=int(self.refused),
         )  # fmt: skip
+        for name, (text, value) in self._gauges().items():
+            yield GaugeMetricFamily(f"millwright_{name}", text, value=value)
 
 
 class Histogram:
@@ -106,6 +125,14 @@ class Histogram:
         self.counts[label][bisect_left(self.bounds, value)] += 1
         self.sums[label] += value
 
+    def observe_all(self, label: str, values: NDArray[np.floating[Any]]) -> None:
+        """Count values, shape (n,)."""
+        counts, total = self.counts[label], 0.0
+        for value in values.tolist():
+            counts[bisect_left(self.bounds, value)] += 1
+            total += value
+        self.sums[label] += total
+
     def family(self, name: str, text: str, label: str) -> HistogramMetricFamily:
         """All of it under a name."""
         found = HistogramMetricFamily(name, text, labels=(label,))
@@ -114,3 +141,12 @@ class Histogram:
             buckets = list(zip(ends, accumulate(counts), strict=True))
             found.add_metric((value,), buckets, self.sums[value])
         return found
+
+
+def _counter(
+    name: str, text: str, labels: Sequence[str], counts: Counter[Any]
+) -> CounterMetricFamily:
+    found = CounterMetricFamily(name, text, labels=labels)
+    for values, count in counts.items():
+        found.add_metric(values, count)
+    return found

@@ -52,6 +52,8 @@ def run(app: Starlette, listening: socket.socket) -> None:
     config = uvicorn.Config(
         app,
         backlog=BACKLOG,
+        loop="uvloop",
+        http="httptools",
         log_config=None,
         access_log=False,
         server_header=False,

@@ -119,7 +119,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         fields = packed_row([f"_cts:{name}".encode(), f"_ts:{name}".encode(), *features])
         life = config.online_store.key_ttl_seconds or 0
         keys, contents = _redis_keys(config, rows.keys), _contents(rows)
-        with answering(config):
+        with answering(config.online_store.connection_string):
             client = self._get_client(config.online_store)
             at_once = self._keys_at_once(config)
             with client.pipeline(transaction=False) as pipeline:
@@ -137,7 +137,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         """When the row of each of `keys` was true, in microseconds since 1970, or None."""
         field = f"_cts:{_versioned_fv_name(view, config)}"
         names = _redis_keys(config, keys)
-        with answering(config):
+        with answering(config.online_store.connection_string):
             client = self._get_client(config.online_store)
             at_once = self._keys_at_once(config)
             with client.pipeline(transaction=False) as pipeline:
@@ -166,7 +166,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         await asyncio.to_thread(self.online_write_batch, config, table, data, progress)
 
     def _read_hash_fields(self, config: RepoConfig, commands: Any) -> Any:
-        with answering(config):
+        with answering(config.online_store.connection_string):
             return super()._read_hash_fields(config, commands)
 
     async def online_read_async(
@@ -206,7 +206,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
 
         What was computed by another definition must not hold back what the new one says.
         """
-        with answering(config):
+        with answering(config.online_store.connection_string):
             super().update(
                 config,
                 tables_to_delete,
@@ -224,7 +224,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
 
     def delete_table(self, config: RepoConfig, table: FeatureView) -> None:
         """Remove every field of a view, and the keys that have no others."""
-        with answering(config):
+        with answering(config.online_store.connection_string):
             self._delete_fields(config, table)
 
     def _delete_fields(self, config: RepoConfig, table: FeatureView) -> None:
@@ -245,7 +245,7 @@ class OrderedRedisOnlineStore(OrderedOnlineStore, RedisOnlineStore):  # type: ig
         self, config: RepoConfig, tables: Sequence[FeatureView], entities: Sequence[Entity]
     ) -> None:
         """Remove every key of the project."""
-        with answering(config):
+        with answering(config.online_store.connection_string):
             super().teardown(config, tables, entities)
             self._get_client(config.online_store).delete(_definitions(config))
 

@@ -4,8 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from feast import RepoConfig
-from feast.infra.online_stores.redis import RedisOnlineStore
 from redis import exceptions
 from redis.connection import parse_url
 
@@ -27,6 +25,8 @@ def nodes_and_options(connection: str) -> tuple[list[dict[str, Any]], dict[str, 
         ConfigurationError: it begins like a URL and is none.
     """
     if not connection.startswith(("redis://", "rediss://")):
+        from feast.infra.online_stores.redis import RedisOnlineStore
+
         nodes, options = RedisOnlineStore._parse_connection_string(connection)
         return nodes, options
     try:
@@ -43,12 +43,12 @@ def nodes_and_options(connection: str) -> tuple[list[dict[str, Any]], dict[str, 
 
 
 @contextmanager
-def answering(config: RepoConfig) -> Iterator[None]:
+def answering(connection: str) -> Iterator[None]:
     """Name the server in whatever goes wrong with it, and no password."""
     try:
         yield
     except exceptions.RedisError as err:
-        nodes, options = nodes_and_options(config.online_store.connection_string)
+        nodes, options = nodes_and_options(connection)
         server = ", ".join(f"{node['host']}:{node['port']}" for node in nodes)
         secret = str(options.get("password") or "")
         raise MillwrightError(f"Redis at {server} {_reason(err, secret)}") from err

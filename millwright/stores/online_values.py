@@ -20,12 +20,19 @@ from feast.protos.feast.types.Value_pb2 import ValueType as WireType
 from feast.type_map import python_values_to_proto_values
 
 from millwright.errors import InputError, first_line
+from millwright.stores.online_layout import (
+    BOOL,
+    BYTES,
+    DOUBLE,
+    FLOAT,
+    INT32,
+    INT64,
+    NANOS,
+    SECONDS,
+    STRING,
+)
 
 Bytes: TypeAlias = "pa.Array[Any]"  # of binary, without nulls
-
-# A field's number and the kind of what follows, in one byte.
-BYTES, STRING, INT32, INT64, DOUBLE, FLOAT, BOOL = 0x0A, 0x12, 0x18, 0x20, 0x29, 0x35, 0x38
-SECONDS, NANOS = 0x08, 0x10  # of a Timestamp
 
 
 def values(column: "pa.Array[Any]", kind: ValueType) -> Bytes:

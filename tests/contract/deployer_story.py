@@ -40,6 +40,10 @@ def released(version: int, **changes: Any) -> Path:
     values = {
         "name": "plant_failure", "version": version, "fleet": "plant",
         "fingerprint": f"f{version}", "feature_service": "plant_failure_v1", "encoder": encoder,
+        "views": [
+            {"name": "v", "features": {"heat": "float32", "noise": "float32"}, "time_to_live": None}
+        ],
+        "costs": {"failure": 20000, "planned_repair": 4000, "inspection": 500},
         "threshold": 0.5, "horizon": "24h", "lead_time": "4h",
         "learned_until": datetime(2025, 1, 31, tzinfo=UTC), "dataset_version": "d1",
         "detector_version": None, "code_version": "c1", "git_revision": None, "mlflow_run": "r1",

@@ -103,6 +103,10 @@ def _release(model: str) -> None:
         "name": model, "version": 1, "fleet": FLEET, "fingerprint": "f1",
         "feature_service": f"{FLEET}_failure_v1",
         "encoder": Encoder(features=("heat", "noise"), categories={}), "threshold": 0.5,
+        "views": [
+            {"name": "v", "features": {"heat": "float32", "noise": "float32"}, "time_to_live": None}
+        ],
+        "costs": {"failure": 20000, "planned_repair": 4000, "inspection": 500},
         "horizon": "24h", "lead_time": "4h", "learned_until": datetime(2025, 1, 31, tzinfo=UTC),
         "dataset_version": "d1", "detector_version": None, "code_version": "c1",
         "git_revision": None, "mlflow_run": "r1", "environment": "local",

@@ -23,7 +23,7 @@ from millwright import feast_store, release
 from millwright.encoder import Encoder
 from millwright.fleet import Fleet, load_fleet
 from millwright.models import Classifier
-from millwright.release import Manifest
+from millwright.release import Manifest, ServedView
 from millwright.settings import REPOSITORY, State
 from millwright.views import feature_views, published
 
@@ -78,6 +78,7 @@ class Plant:
         values = {
             "name": "plant_failure", "version": version, "fleet": "plant",
             "fingerprint": f"f{version}", "feature_service": "plant_failure_v1",
+            "views": ServedView.all_of(self.fleet), "costs": self.fleet.costs,
             "encoder": encoder, "threshold": version / 1000, "horizon": "24h", "lead_time": "4h",
             "learned_until": OLD, "dataset_version": "d1", "detector_version": None,
             "code_version": "c1", "git_revision": None, "mlflow_run": "r1",

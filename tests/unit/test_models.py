@@ -13,7 +13,8 @@ from raw_tables import plant
 
 from millwright.encoder import Encoder, Matrix
 from millwright.fleet import Fleet
-from millwright.models import Classifier, Labels, Logistic, Rule, contributions, predict, thin
+from millwright.models import Classifier, Labels, Logistic, Rule, thin
+from millwright.trees import contributions, predict
 from millwright.views import model_features
 
 FLEET = plant()

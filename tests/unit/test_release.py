@@ -26,6 +26,7 @@ from millwright.release import (
     POINTER,
     SUMS,
     Manifest,
+    ServedView,
     champion,
     load,
     set_champion,
@@ -42,6 +43,7 @@ def manifest(**changes: Any) -> Manifest:
     values = {
         "name": "plant_failure", "version": 3, "fleet": "plant", "fingerprint": "f1",
         "feature_service": "plant_failure_v1", "encoder": ENCODER, "threshold": 0.25,
+        "views": ServedView.all_of(plant()), "costs": plant().costs,
         "horizon": "24h", "lead_time": "4h", "learned_until": datetime(2025, 1, 31, tzinfo=UTC),
         "dataset_version": "d1", "detector_version": None, "code_version": "c1",
         "git_revision": None, "mlflow_run": "r1", "environment": "local",

@@ -23,7 +23,7 @@ from millwright.models import Classifier
 from millwright.project import Project, Training
 from millwright.publication import Candidate, Registration
 from millwright.registry import Version
-from millwright.release import Manifest
+from millwright.release import Manifest, ServedView
 from millwright.search import Found
 from millwright.settings import State, load_settings
 from millwright.splits import Folds, split_by_time
@@ -297,6 +297,7 @@ def write_champion(project: Project, booster: xgboost.Booster, **changes: Any) -
     values = {
         "name": project.model_name, "version": 1, "fleet": "plant", "fingerprint": "f",
         "feature_service": project.service, "encoder": Encoder.of(FLEET), "threshold": 0.4,
+        "views": ServedView.all_of(FLEET), "costs": FLEET.costs,
         "horizon": "6h", "lead_time": "2h", "learned_until": START, "dataset_version": "d",
         "detector_version": None, "code_version": "c", "git_revision": None, "mlflow_run": "r",
         "environment": "local", "libraries": {},

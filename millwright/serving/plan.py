@@ -1,0 +1,108 @@
+"""What a release reads of each machine, and how it becomes columns.
+
+A machine's cells are the bytes that Feast has written for it: those of the numbers first, then
+those of the texts. All of them are decoded at once, so a thousand machines cost little more than
+one.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from millwright.errors import MillwrightError
+from millwright.release import ServedView
+from millwright.serving.rows import NEVER, PRESENT, FeatureRows, Moments, states
+from millwright.stores import online_layout
+
+Cells = list[bytes | None]
+
+_FOR_EVER = 2**63 - 1
+_NULL = bytes([online_layout.FLOAT]) + np.array(np.nan, "<f4").tobytes()
+_NUMBER = np.dtype([("tag", "u1"), ("value", "<f4")])
+
+
+class Plan:
+    """The views of a feature service, and the order of a machine's cells.
+
+    `numbers` and `texts` name each feature with its view. Plans of the same views are equal.
+    """
+
+    def __init__(self, views: tuple[ServedView, ...]) -> None:
+        self.views = views
+        self.names = tuple(view.name for view in views)
+        kinds = [
+            (place, *each) for place, view in enumerate(views) for each in view.features.items()
+        ]
+        self.numbers = [(place, name) for place, name, kind in kinds if kind == "float32"]
+        self.texts = [(place, name) for place, name, kind in kinds if kind == "string"]
+        self.features = [*self.numbers, *self.texts]
+        self._owners = np.array([place for place, _ in self.numbers], np.intp)
+        lives = [view.time_to_live for view in views]
+        timed = [place for place, life in enumerate(lives) if life is not None]
+        self.timed = np.array(timed or range(len(views)), np.intp)  # those that tell of readings
+        self.lives = np.array(
+            [_FOR_EVER if life is None else round(life * 1e6) for life in lives], np.int64
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Plan) and other.views == self.views
+
+    def __hash__(self) -> int:
+        return hash(self.names)
+
+    def rows(self, cells: Sequence[Cells], events: Moments, as_of: Moments) -> FeatureRows:
+        """What the cells of n machines are worth at `as_of`, shape (n,), microseconds since 1970.
+
+        Raises:
+            MillwrightError: a cell is of another type than the release needs.
+        """
+        found = states(events, self.lives, as_of)
+        gone = found != PRESENT
+        numbers = self._numbers(cells)
+        if gone.any():
+            numbers[gone[:, self._owners]] = np.nan
+        columns = {name: numbers[:, place] for place, (_, name) in enumerate(self.numbers)}
+        for place, (view, name) in enumerate(self.texts, len(self.numbers)):
+            texts = [
+                None if nothing else self._text(row[place], name)
+                for row, nothing in zip(cells, gone[:, view], strict=True)
+            ]
+            columns[name] = np.array([*texts, None], dtype=object)[:-1]
+        return FeatureRows(columns, events, found, self.names)
+
+    def nothing(self) -> tuple[Cells, list[int]]:
+        """The cells and the event times of a machine of which nothing is known."""
+        return [None] * len(self.features), [NEVER] * len(self.views)
+
+    def _numbers(
+        self, cells: Sequence[Cells]
+    ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+        width = len(self.numbers)
+        content = b"".join([cell or _NULL for row in cells for cell in row[:width]])
+        if len(content) != len(cells) * width * _NUMBER.itemsize:
+            raise self._mistyped(cells)
+        numbers = np.frombuffer(content, _NUMBER).reshape(len(cells), width)
+        if (numbers["tag"] != online_layout.FLOAT).any():
+            raise self._mistyped(cells)
+        return numbers["value"].astype(np.float32)
+
+    def _mistyped(self, cells: Sequence[Cells]) -> MillwrightError:
+        for row in cells:
+            for (view, name), cell in zip(self.numbers, row, strict=False):
+                if cell and (len(cell) != len(_NULL) or cell[0] != online_layout.FLOAT):
+                    return self._refusal(view, name)
+        return MillwrightError("the online store has what is no feature; publish and fill it again")
+
+    def _text(self, cell: bytes | None, name: str) -> str | None:
+        try:
+            return online_layout.text(cell or b"")
+        except (ValueError, IndexError):
+            view = next(view for view, text in self.texts if text == name)
+            raise self._refusal(view, name) from None
+
+    def _refusal(self, view: int, name: str) -> MillwrightError:
+        return MillwrightError(
+            f"'{name}' of view '{self.names[view]}' is of another type in the online store than "
+            "the release needs; publish the views of the release and materialize them again, or "
+            "train again"
+        )

@@ -1,0 +1,120 @@
+"""Reads features from Redis, in one round trip for all machines of a request or of many."""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import redis
+
+from millwright.endpoints import without_password
+from millwright.serving.plan import Cells, Plan
+from millwright.serving.rows import NEVER, Moments
+from millwright.stores.online_layout import KeyMaker, microseconds, redis_field, redis_time
+from millwright.stores.online_redis_server import answering, nodes_and_options
+
+AT_ONCE = 500  # machines that are asked for before the first answers are read
+KNOWN_TIMES = 10_000  # distinct event times that are kept understood
+SCANNED = 1_000  # keys that Redis looks at for one answer of a scan
+
+
+class RedisReader:
+    """Reads a project's features from the Redis server at `url`, which has `seconds` to answer."""
+
+    def __init__(self, url: str, project: str, join_key: str, seconds: float) -> None:
+        self.url = url
+        self._project = project
+        self._keys = KeyMaker(join_key)
+        self._times: dict[bytes, int] = {}
+        self._tails: dict[Plan, bytes] = {}
+        nodes, options = nodes_and_options(url)
+        patience = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": None}
+        self._client = redis.Redis(**nodes[0], **(patience | options))
+        self._pool = self._client.connection_pool
+
+    def __str__(self) -> str:
+        return f"Redis at {without_password(self.url)}"
+
+    def cells(self, plan: Plan, machines: Sequence[str]) -> tuple[list[Cells], Moments]:
+        """The cells of each machine, and the event times of its views, shape (n, views).
+
+        Raises:
+            MillwrightError: Redis does not answer.
+        """
+        tail = self._tail(plan)
+        asked = [self._command(machine, tail) for machine in machines]
+        with answering(self.url):
+            try:
+                rows = self._answers(asked)
+            except redis.TimeoutError:
+                raise
+            except redis.ConnectionError:  # of a server that has been started anew, perhaps
+                self._pool.disconnect()
+                rows = self._answers(asked)
+        width, views = len(plan.features), len(plan.views)
+        events = np.array(
+            [[self._moment(time) for time in row[width:]] for row in rows], np.int64
+        ).reshape(len(rows), views)
+        return rows, events
+
+    def machines(self, plan: Plan) -> Iterator[str]:  # noqa: ARG002 - a key has all views
+        """Every machine that has a row in some view, each once, in no order."""
+        head, end = self._keys.key("")[:-4], self._project.encode()
+        with answering(self.url):
+            # A scan gives a key twice while the server rearranges its own.
+            seen: set[bytes] = set()
+            for key in self._client.scan_iter(_literally(head) + b"*" + end, count=SCANNED):
+                name = key[len(head) + 4 : -len(end)]
+                length = int.from_bytes(key[len(head) : len(head) + 4], "little")
+                if len(name) == length and key not in seen:
+                    seen.add(key)
+                    yield name.decode()
+
+    def published(self) -> set[str] | None:
+        """The views that were published for this store, or None where that is not known."""
+        with answering(self.url):
+            found: Any = self._client.hkeys(f"millwright:features:{self._project}")
+        return {name.decode() for name in found} or None
+
+    def _answers(self, asked: Sequence[bytes]) -> list[Cells]:
+        connection: Any = self._pool.get_connection()
+        found: list[Cells] = []
+        try:
+            for start in range(0, len(asked), AT_ONCE):
+                some = asked[start : start + AT_ONCE]
+                connection.send_packed_command([b"".join(some)])
+                found += [connection.read_response(disable_decoding=True) for _ in some]
+        except BaseException:
+            connection.disconnect()  # what is still under way is no answer to anybody else
+            raise
+        finally:
+            self._pool.release(connection)
+        return found
+
+    def _command(self, machine: str, tail: bytes) -> bytes:
+        key = self._keys.key(machine) + self._project.encode()
+        return tail.replace(b"$KEY", b"$%d\r\n%s" % (len(key), key), 1)
+
+    def _tail(self, plan: Plan) -> bytes:
+        """The command that reads a plan's fields, but for the key."""
+        if plan not in self._tails:
+            fields = [redis_field(plan.names[view], name) for view, name in plan.features]
+            fields += [redis_time(name) for name in plan.names]
+            head = b"*%d\r\n$5\r\nHMGET\r\n$KEY\r\n" % (len(fields) + 2)
+            self._tails[plan] = head + b"".join(b"$%d\r\n%s\r\n" % (len(f), f) for f in fields)
+        return self._tails[plan]
+
+    def _moment(self, time: bytes | None) -> int:
+        """Machines that are read together share their times: each is understood once."""
+        if time is None:
+            return NEVER
+        if time not in self._times:
+            if len(self._times) >= KNOWN_TIMES:
+                self._times.clear()
+            self._times[time] = microseconds(time)
+        return self._times[time]
+
+
+def _literally(text: bytes) -> bytes:
+    """A pattern of Redis that matches `text` alone."""
+    return re.sub(rb"[*?\[\]\\^-]", lambda special: b"\\" + special[0], text)

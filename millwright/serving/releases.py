@@ -1,0 +1,202 @@
+"""Which releases answer, followed while the service runs.
+
+Whoever answers takes `routes` once and so answers from exactly one set of releases. It is only ever
+replaced by another whose releases were all checked, proved in a process of their own, and loaded;
+one that cannot be is refused, and what was in use stays.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from millwright import release as releases
+from millwright import traffic
+from millwright.errors import InputError, MillwrightError, ReleaseError
+from millwright.release import SUMS, Release
+from millwright.serving.plan import Plan
+
+LOG = logging.getLogger(__name__)
+KEPT = 4  # releases that were in use and stay loaded, so that to go back takes no time
+AGAIN = 60.0  # seconds after which a release that was refused, and stays as it is, is tried again
+CHAMPION, CANARY, SHADOW = "champion", "canary", "shadow"
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A release that answers, and what it reads of a machine; of a digest it is made once."""
+
+    release: Release
+    digest: str
+
+    @property
+    def version(self) -> int:
+        """Its version."""
+        return self.release.manifest.version
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What it reads."""
+        return Plan(self.release.manifest.views)
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The releases that are in use at one moment."""
+
+    champion: Loaded
+    canary: Loaded | None = None
+    tags: Mapping[str, Loaded] = field(default_factory=dict)
+    shadows: tuple[Loaded, ...] = ()
+    shares: traffic.Traffic = field(default_factory=traffic.Traffic)
+
+    def of(self, machine: str, tag: str | None) -> tuple[Loaded, str]:
+        """Which release answers for a machine, and in what role.
+
+        Raises:
+            InputError: there is no such tag.
+        """
+        if tag is not None:
+            if tag not in self.tags:
+                known = ", ".join(sorted(self.tags)) or "none at the moment"
+                raise InputError(f"there is no tag '{tag}'; there are: {known}")
+            return self.tags[tag], tag
+        if self.canary and self.shares.canary and self.shares.canary.takes(machine):
+            return self.canary, CANARY
+        return self.champion, CHAMPION
+
+    @cached_property
+    def all(self) -> tuple[tuple[str, Loaded], ...]:
+        """Each release with its role."""
+        canary = [(CANARY, self.canary)] if self.canary else []
+        shadows = [(SHADOW, each) for each in self.shadows]
+        return ((CHAMPION, self.champion), *canary, *self.tags.items(), *shadows)
+
+
+class Releases:
+    """The releases of one fleet in one environment, as the files beside them say.
+
+    `named` gives the folder of the champion, or None; with `pinned` it answers alone, whatever
+    the files say of others.
+    """
+
+    def __init__(
+        self,
+        environment: str,
+        fleet: str,
+        folder: Path,
+        pinned: Path | None = None,
+        prove: Callable[[Path], None] = releases.verify_in_fresh_process,
+    ) -> None:
+        self.environment = environment
+        self.fleet = fleet
+        self.folder = folder
+        self.pinned = pinned
+        self.routes: Routes | None = None
+        self.refused: str | None = None
+        self._prove = prove
+        self._kept: dict[tuple[Path, str], Loaded] = {}
+        self._failed: dict[tuple[Path, str], tuple[str, float]] = {}
+
+    def refresh(self) -> None:
+        """Have those in use that should be. It never raises."""
+        try:
+            routes, faults = self._wanted()
+            if routes != self.routes:
+                self.routes = routes
+                said = ", ".join(f"{role} v{each.version}" for role, each in routes.all)
+                LOG.info("serving %s", said)
+        except ReleaseError as err:
+            faults = [str(err)]
+        except Exception as err:  # whatever a broken disk or folder makes of it, the old one stays
+            faults = [f"the champion cannot be loaded: {type(err).__name__}"]
+        self._refuse("; ".join(faults) or None)
+
+    def _wanted(self) -> tuple[Routes, list[str]]:
+        """The releases that should be in use, without those that cannot be, and why not."""
+        champion = self.pinned or releases.champion(self.folder)
+        if champion is None:
+            raise ReleaseError(
+                f"fleet '{self.fleet}' has no champion in environment '{self.environment}'; "
+                f"train one: python run.py --pipeline training --fleet {self.fleet} "
+                f"--stack {self.environment}, or serve another environment with --stack"
+            )
+        first = self._loaded(champion)
+        if self.pinned:
+            return Routes(first), []
+        faults: list[str] = []
+        try:
+            shares = traffic.read(self.folder)
+        except ReleaseError as err:
+            return Routes(first), [str(err)]
+        others = {}
+        for version in sorted(shares.versions):
+            try:
+                others[version] = self._loaded(self.folder / f"v{version}")
+            except ReleaseError as err:
+                faults.append(str(err))
+                shares = shares.without(version)
+        routes = Routes(
+            champion=first,
+            canary=others[shares.canary.version] if shares.canary else None,
+            tags={tag: others[version] for tag, version in shares.tags.items()},
+            shadows=tuple(others[version] for version in shares.shadow),
+            shares=shares,
+        )
+        return routes, faults
+
+    def _refuse(self, reason: str | None) -> None:
+        if reason and reason != self.refused:
+            LOG.error("%s", reason)
+        self.refused = reason
+
+    def _loaded(self, folder: Path) -> Loaded:
+        """The release in `folder`, proved and loaded once as long as its files stay the same."""
+        mark = (folder, _digest(folder))
+        reason, since = self._failed.get(mark, ("", -AGAIN))
+        if time.monotonic() - since < AGAIN:
+            raise ReleaseError(reason)
+        if mark not in self._kept:
+            try:
+                self._kept[mark] = self._load(*mark)
+            except MillwrightError as err:
+                self._failed[mark] = str(err), time.monotonic()
+                raise
+        found = self._kept.pop(mark)
+        self._kept[mark] = found  # the latest last
+        for old in list(self._kept)[: -KEPT - len(self.routes.all if self.routes else ())]:
+            del self._kept[old]
+        return found
+
+    def _load(self, folder: Path, digest: str) -> Loaded:
+        releases.check(folder)
+        self._prove(folder)
+        release = releases.load(folder)
+        for what, here in (("environment", self.environment), ("fleet", self.fleet)):
+            there = getattr(release.manifest, what)
+            if there != here:
+                raise ReleaseError(
+                    f"the release {folder} is of {what} '{there}', and this service of '{here}'; "
+                    "name the release's own with --stack and --fleet"
+                )
+        release.booster.set_param({"nthread": 1})  # more make small requests slower
+        # XGBoost sets itself up in its first prediction: here, and not in two threads at once.
+        release.score(np.full((1, len(release.manifest.encoder.columns)), np.nan, np.float32))
+        return Loaded(release, digest)
+
+
+def _digest(folder: Path) -> str:
+    """What changes whenever a file of the release does, found without reading them."""
+    try:
+        sums = (folder / SUMS).read_text(encoding="utf-8", errors="replace")
+        found = [
+            (each.name, each.stat().st_size, each.stat().st_mtime_ns, each.stat().st_ino)
+            for each in sorted(folder.iterdir())
+        ]
+    except OSError as err:
+        raise ReleaseError(f"{folder} is not a whole release: {err}; train again") from err
+    return f"{sums}{found}"

@@ -1,0 +1,305 @@
+"""From machines to predictions: what waits is read, scored and logged together.
+
+One thread does it. While it works on some requests others come in, and they are the next batch: so
+a lone request never waits for company, and under load one round trip and one call of the model
+serve many. Large requests have a thread of their own, and shadows another, so that neither delays
+a small one.
+"""
+
+import itertools
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from queue import Empty, Full, Queue, SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from millwright.encoder import Matrix, Scores
+from millwright.errors import InputError, MillwrightError
+from millwright.serving.features import OnlineReader, read
+from millwright.serving.policy import PREDICTED, Policy, judged
+from millwright.serving.predictions import EPOCH
+from millwright.serving.releases import SHADOW, Loaded, Releases, Routes
+from millwright.serving.rows import FeatureRows, Moments
+
+TOGETHER = 512  # machines that are scored at once, unless one request asks for more
+LARGE = 64  # machines; a request for more waits in another line
+MOST_SHADOWED = 1_000  # batches that wait for their shadows; more are left out, and counted
+
+NO_NUMBER = "release v{} predicts what is no number; roll back: python -m millwright releases"
+
+
+class NoReleaseError(MillwrightError):
+    """There is nothing to predict with yet."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one request wants to know; times are microseconds since 1970.
+
+    One that is `dated` names its time itself, and is refused where it cannot be answered any more.
+    `began` is the request's own clock. `rows` are features that came with the request.
+    """
+
+    machines: Sequence[str]
+    as_of: int
+    dated: bool = False
+    tag: str | None = None
+    asked_at: int = 0
+    began: float = field(default_factory=time.perf_counter)
+    rows: FeatureRows | None = None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Some machines as one release has scored them, in one role: what is answered and logged.
+
+    All arrays have shape (n,), but `matrix` (n, columns). `probabilities` are NaN where nothing is
+    predicted; `outcomes` are places in `predictions.OUTCOMES`.
+    """
+
+    loaded: Loaded
+    role: str
+    ids: Sequence[str]
+    machines: Sequence[str]
+    as_of: Moments
+    asked_at: Moments
+    latency: NDArray[np.float64]
+    rows: FeatureRows
+    matrix: Matrix
+    outcomes: NDArray[np.int8]
+    probabilities: Scores
+    source: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """Where the answer for one machine of a question stands."""
+
+    scored: Scored
+    row: int
+
+
+Answer = list[Part]
+Log = Callable[[Scored], None]
+Done = Callable[[Sequence[tuple["Waiting", Answer | Exception]]], None]
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A question, and whether somebody still waits for its answer."""
+
+    question: Question
+    abandoned: Callable[[], bool]
+    ticket: Any
+
+
+class Scorer:
+    """Answers questions by the releases in use; `log` gets all that was scored, before it is told.
+
+    `done` is called in a thread of the scorer.
+    """
+
+    def __init__(
+        self, releases: Releases, reader: OnlineReader, policy: Policy, log: Log, done: Done
+    ) -> None:
+        self.releases = releases
+        self.reader = reader
+        self.policy = policy
+        self.unshadowed = 0
+        self._log = log
+        self._done = done
+        self._ids = Ids()
+        self._small: SimpleQueue[Waiting] = SimpleQueue()
+        self._large: SimpleQueue[Waiting] = SimpleQueue()
+        self._shadowed: Queue[tuple[tuple[Loaded, ...], Scored]] = Queue(MOST_SHADOWED)
+        for work, line in ((self._answer, self._small), (self._answer, self._large)):
+            threading.Thread(target=work, args=(line,), daemon=True).start()
+        threading.Thread(target=self._shadow, daemon=True).start()
+
+    def ask(self, waiting: Waiting) -> None:
+        """Have a question answered by `done`."""
+        line = self._large if len(waiting.question.machines) > LARGE else self._small
+        line.put(waiting)
+
+    def score(self, questions: Sequence[Question]) -> list[Answer]:
+        """Answer questions now, in this thread; all of them, or none.
+
+        Raises:
+            NoReleaseError: no release is loaded.
+            InputError: a tag is unknown.
+            MillwrightError: the features cannot be read.
+        """
+        routes = self.releases.routes
+        if routes is None:
+            raise NoReleaseError("no release is loaded; /ready says why")
+        answers: list[list[Part | None]] = [[None] * len(each.machines) for each in questions]
+        for (loaded, role, rows), places in _groups(routes, questions).items():
+            scored = self._scored(loaded, role, rows, questions, places)
+            for row, (question, place) in enumerate(places):
+                answers[question][place] = Part(scored, row)
+            self._log(scored)
+            if routes.shadows and role != SHADOW and scored.source == "store":
+                self._put_to_shadows(routes.shadows, scored)
+        return [[part for part in answer if part] for answer in answers]
+
+    def _scored(
+        self,
+        loaded: Loaded,
+        role: str,
+        given: int | None,
+        questions: Sequence[Question],
+        places: Sequence[tuple[int, int]],
+    ) -> Scored:
+        """One release's part of some questions; `given` is whose rows came along."""
+        machines = [questions[question].machines[place] for question, place in places]
+        asked = [question for question, _ in places]
+        as_of = np.array([questions[each].as_of for each in asked], np.int64)
+        if given is None:
+            rows = read(self.reader, loaded.plan, machines, as_of)
+        else:
+            found = questions[given].rows
+            assert found is not None  # noqa: S101 - it is what the group was made by
+            rows = found
+        dated = [questions[each].dated for each in asked]
+        if any(dated):
+            _refuse_what_came_later(rows, machines, as_of, np.array(dated))
+        outcomes, matrix, probabilities = _predicted(loaded, rows, self.policy)
+        now = time.perf_counter()
+        return Scored(
+            loaded=loaded,
+            role=role,
+            ids=self._ids.some(len(machines)),
+            machines=machines,
+            as_of=as_of,
+            asked_at=np.array([questions[each].asked_at for each in asked], np.int64),
+            latency=np.array([now - questions[each].began for each in asked]),
+            rows=rows,
+            matrix=matrix,
+            outcomes=outcomes,
+            probabilities=probabilities,
+            source="store" if given is None else "readings",
+        )
+
+    def _answer(self, line: "SimpleQueue[Waiting]") -> None:
+        while True:
+            batch = [each for each in _waiting(line) if not each.abandoned()]
+            if batch:
+                self._done(self._answered(batch))
+
+    def _answered(self, batch: Sequence[Waiting]) -> list[tuple[Waiting, Answer | Exception]]:
+        try:
+            answers = self.score([each.question for each in batch])
+        except Exception as err:
+            of_the_store = isinstance(err, MillwrightError) and not isinstance(err, InputError)
+            if len(batch) > 1 and not of_the_store:
+                # Whose fault it is shows when each is asked alone.
+                return [found for each in batch for found in self._answered([each])]
+            return [(each, err) for each in batch]
+        return list(zip(batch, answers, strict=True))
+
+    def _put_to_shadows(self, shadows: tuple[Loaded, ...], scored: Scored) -> None:
+        try:
+            self._shadowed.put_nowait((shadows, scored))
+        except Full:
+            self.unshadowed += len(shadows) * len(scored.machines)
+
+    def _shadow(self) -> None:
+        while True:
+            shadows, scored = self._shadowed.get()
+            for shadow in shadows:
+                try:
+                    self._log(self._shadow_of(shadow, scored))
+                except Exception:  # the answer was given; that its shadow fails is told by count
+                    self.unshadowed += len(scored.machines)
+
+    def _shadow_of(self, shadow: Loaded, scored: Scored) -> Scored:
+        rows = scored.rows
+        if shadow.plan != scored.loaded.plan:
+            rows = read(self.reader, shadow.plan, scored.machines, scored.as_of)
+        began = time.perf_counter()
+        outcomes, matrix, probabilities = _predicted(shadow, rows, self.policy)
+        return Scored(
+            loaded=shadow, role=SHADOW, ids=self._ids.some(len(scored.machines)),
+            machines=scored.machines, as_of=scored.as_of, asked_at=scored.asked_at,
+            latency=np.full(len(scored.machines), time.perf_counter() - began), rows=rows,
+            matrix=matrix, outcomes=outcomes, probabilities=probabilities, source="store",
+        )  # fmt: skip
+
+
+class Ids:
+    """Names for predictions: unique, in the order in which they are made."""
+
+    def __init__(self) -> None:
+        self._head = secrets.token_hex(8)
+        self._next = itertools.count()
+
+    def some(self, count: int) -> list[str]:
+        """So many names, of 26 characters."""
+        return [f"{self._head}{number:010x}" for number in itertools.islice(self._next, count)]
+
+
+def _groups(
+    routes: Routes, questions: Sequence[Question]
+) -> dict[tuple[Loaded, str, int | None], list[tuple[int, int]]]:
+    """Which machines of which questions each release answers for."""
+    groups: dict[tuple[Loaded, str, int | None], list[tuple[int, int]]] = {}
+    for number, question in enumerate(questions):
+        given = None if question.rows is None else number
+        for place, machine in enumerate(question.machines):
+            loaded, role = routes.of(machine, question.tag)
+            groups.setdefault((loaded, role, given), []).append((number, place))
+    return groups
+
+
+def _waiting(line: "SimpleQueue[Waiting]") -> list[Waiting]:
+    """Whatever waits by now, one at least."""
+    found = [line.get()]
+    machines = len(found[0].question.machines)
+    while machines < TOGETHER:
+        try:
+            found.append(line.get_nowait())
+        except Empty:
+            break
+        machines += len(found[-1].question.machines)
+    return found
+
+
+def _refuse_what_came_later(
+    rows: FeatureRows, machines: Sequence[str], as_of: Moments, dated: NDArray[np.bool_]
+) -> None:
+    """The online store keeps the newest row alone: what was before it can no longer be said.
+
+    Such a machine was perhaps well known then, so that `unknown` would be no honest answer.
+    """
+    later = np.argwhere((rows.events > as_of[:, None]) & dated[:, None])
+    if len(later):
+        row, view = later[0]
+        since = EPOCH + timedelta(microseconds=int(rows.events[row, view]))
+        raise InputError(
+            f"machine '{machines[row]}' has newer features in '{rows.views[view]}', of "
+            f"{since.isoformat()}, and the online store keeps no older ones; ask about that time "
+            "or a later one"
+        )
+
+
+def _predicted(
+    loaded: Loaded, rows: FeatureRows, policy: Policy
+) -> tuple[NDArray[np.int8], Matrix, Scores]:
+    """What becomes of each machine, what the model sees of it, and its probability."""
+    outcomes = judged(rows, loaded.plan, policy)
+    matrix = loaded.release.manifest.encoder.encode_columns(rows.columns.__getitem__, len(rows))
+    probabilities = np.full(len(rows), np.nan)
+    known = np.isin(outcomes, PREDICTED)
+    if known.all():
+        probabilities = loaded.release.score(matrix)
+    elif known.any():
+        probabilities[known] = loaded.release.score(matrix[known])
+    if not np.isfinite(probabilities[known]).all():
+        raise MillwrightError(NO_NUMBER.format(loaded.version))
+    return outcomes, matrix, probabilities

@@ -1,0 +1,156 @@
+"""Which of a fleet's releases answers which request: files beside the releases.
+
+    releases/champion        the release that answers unless something else is said here
+    releases/champions.log   each champion that there was, one on a line, with the time (UTC)
+    releases/traffic.json    canary, tags and shadows
+
+Nothing here loads a model: a service follows these files, and people change them by
+`python -m millwright releases`.
+"""
+
+import json
+import re
+import zlib
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import Field, FiniteFloat, ValidationError
+
+from millwright import release as releases
+from millwright.configuration import Strict
+from millwright.errors import InputError, ReleaseError
+from millwright.fields import Name
+from millwright.files import file_written_whole
+
+TRAFFIC, LOG = "traffic.json", "champions.log"
+_PARTS = 1_000_000  # that machines are divided into
+
+
+class Canary(Strict):
+    """A release that answers for some of the machines, always for the same ones."""
+
+    version: int = Field(gt=0)
+    percent: FiniteFloat = Field(gt=0, le=100)
+
+    def takes(self, machine: str) -> bool:
+        """Whether it answers for `machine`: with a larger percentage it keeps those it has."""
+        place = zlib.crc32(f"{self.version}:{machine}".encode()) % _PARTS
+        return place < self.percent / 100 * _PARTS
+
+
+class Traffic(Strict):
+    """What is not answered by the champion.
+
+    `tags` name the release that answers requests which carry that tag. Those in `shadow` predict
+    what the champion answers; that is logged and told to nobody.
+    """
+
+    canary: Canary | None = None
+    tags: dict[Name, int] = Field(default_factory=dict)
+    shadow: tuple[int, ...] = ()
+
+    @property
+    def versions(self) -> set[int]:
+        """Every release that is named."""
+        canary = {self.canary.version} if self.canary else set()
+        return canary | {*self.tags.values()} | {*self.shadow}
+
+    def without(self, version: int) -> "Traffic":
+        """The same, but that `version` has no part in it."""
+        return Traffic(
+            canary=None if self.canary and self.canary.version == version else self.canary,
+            tags={tag: each for tag, each in self.tags.items() if each != version},
+            shadow=tuple(each for each in self.shadow if each != version),
+        )
+
+
+def read(folder: Path) -> Traffic:
+    """How traffic is divided among the releases in `folder`.
+
+    Raises:
+        ReleaseError: the file cannot be understood.
+    """
+    path = folder / TRAFFIC
+    try:
+        return Traffic.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Traffic()
+    except (OSError, ValidationError) as err:
+        raise ReleaseError(
+            f"{path} cannot be understood; write it anew: python -m millwright releases split"
+        ) from err
+
+
+def write(folder: Path, traffic: Traffic) -> None:
+    """Divide traffic so, from the next look of the service on.
+
+    Raises:
+        InputError: a release that is named is not there.
+    """
+    for version in sorted(traffic.versions):
+        named(folder, version)
+    with file_written_whole(folder / TRAFFIC) as draft:
+        draft.write_text(traffic.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def promote(folder: Path, version: int) -> None:
+    """Make a release the champion; it has no other part in traffic then.
+
+    Raises:
+        InputError: there is no such release.
+        ReleaseError: the files cannot be understood.
+    """
+    release, before = named(folder, version), read(folder)
+    # In the log first: a kill in between leaves a line too many, which says where to go back to.
+    if releases.champion(folder) != release:
+        with (folder / LOG).open("a", encoding="utf-8") as log:
+            log.write(f"v{version} {datetime.now(UTC).isoformat(timespec='microseconds')}\n")
+        releases.set_champion(folder, release)
+    if version in before.versions:
+        write(folder, before.without(version))
+
+
+def former(folder: Path) -> int:
+    """The champion before the present one.
+
+    Raises:
+        InputError: there was none.
+    """
+    present = releases.champion(folder)
+    for version, _ in reversed(champions(folder)):
+        if (present is None or f"v{version}" != present.name) and (folder / f"v{version}").is_dir():
+            return version
+    raise InputError(
+        f"{folder} has had no other champion to roll back to; choose one: python -m millwright "
+        "releases list, and releases promote"
+    )
+
+
+def champions(folder: Path) -> list[tuple[int, str]]:
+    """Each champion that there was with the time since when it was, the latest last."""
+    try:
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    found = [re.fullmatch(r"v(\d+) (\S+)", line) for line in lines]
+    return [(int(line[1]), line[2]) for line in found if line]
+
+
+def named(folder: Path, version: int) -> Path:
+    """The release of a version.
+
+    Raises:
+        InputError: it is not there.
+    """
+    path = folder / f"v{version}"
+    if not path.is_dir():
+        there = sorted(int(each.name[1:]) for each in folder.glob("v*") if each.name[1:].isdigit())
+        known = ", ".join(f"v{each}" for each in there) or "none yet"
+        raise InputError(f"there is no release v{version} in {folder}; there are: {known}")
+    return path
+
+
+def as_json(traffic: Traffic) -> dict[str, object]:
+    """For `--json` and for the service's own description."""
+    described: dict[str, object] = json.loads(traffic.model_dump_json())
+    return described
