@@ -48,6 +48,7 @@ class Serving(Strict):
     body_seconds: float = Field(default=10, gt=0)
     stale: Literal["degrade", "refuse"] = "degrade"
     missing: Literal["degrade", "refuse"] = "degrade"
+    standby: bool = False
 
 
 class Settings(Strict):

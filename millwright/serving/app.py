@@ -29,6 +29,7 @@ from millwright.serving.predictions import PredictionRequest, moment
 from millwright.serving.readiness import Readiness
 from millwright.serving.releases import Releases
 from millwright.serving.scoring import Answer, NoReleaseError, Question, Scored, Scorer, Waiting
+from millwright.serving.supervision import HEARTBEAT, Post
 from millwright.serving.workers import Workers
 from millwright.settings import Serving
 
@@ -42,7 +43,13 @@ Result = TypeVar("Result")
 class Service:
     """Releases, the features that they need, and the endpoints over both."""
 
-    def __init__(self, releases: Releases, reader: OnlineReader, settings: Serving) -> None:
+    def __init__(
+        self,
+        releases: Releases,
+        reader: OnlineReader,
+        settings: Serving,
+        post: Post | None = None,
+    ) -> None:
         self.releases = releases
         self.settings = settings
         self.deadline = settings.deadline_ms / 1000
@@ -51,6 +58,7 @@ class Service:
         self.readiness = Readiness(releases, reader)
         policy = Policy(settings.stale, settings.missing)
         self.scorer = Scorer(releases, reader, policy, self._log, self._deliver)
+        self._post = post
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def app(self) -> Starlette:
@@ -168,11 +176,15 @@ class Service:
     @contextlib.asynccontextmanager
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
         self._loop = asyncio.get_running_loop()
-        task = asyncio.create_task(self._follow())
+        tasks = [asyncio.create_task(self._follow())]
+        if self._post:
+            self._post.watch()
+            tasks.append(asyncio.create_task(_beat(self._post)))
         try:
             yield
         finally:
-            task.cancel()
+            for task in tasks:
+                task.cancel()
 
     async def _follow(self) -> None:
         """Look for other releases now and then, in a thread of its own."""
@@ -181,6 +193,13 @@ class Service:
             with contextlib.suppress(TimeoutError):  # a slow disk: the next look waits its turn
                 await looking.run(self.releases.refresh, 60.0)
             await asyncio.sleep(FOLLOWING)
+
+
+async def _beat(post: Post) -> None:
+    """Show the supervisor that the event loop goes round."""
+    while True:
+        post.alive()
+        await asyncio.sleep(HEARTBEAT)
 
 
 def _resolve(told: Sequence[tuple["asyncio.Future[bytes]", bytes | Exception]]) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import logging
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from millwright import terminal
 from millwright.errors import ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import VARIABLE, settle
-from millwright.settings import load_settings, state
+from millwright.settings import Serving, load_settings, state
 
 FLEET = "simulated"
 
@@ -33,6 +34,11 @@ def add_parser(verbs: Any) -> None:
     serving.add_argument(
         "--release", type=Path, metavar="FOLDER", help="this release, whichever is champion"
     )
+    serving.add_argument(
+        "--supervise", action="store_true",
+        help="start it again whenever it ends, with another process standing by",
+    )  # fmt: skip
+    serving.add_argument("--inherited", help=argparse.SUPPRESS)  # handles from the supervisor
     serving.set_defaults(do=_serve)
 
 
@@ -42,6 +48,8 @@ def _serve(asked: argparse.Namespace) -> int:
     where = state(asked.stack)
     pinned = asked.release.resolve() if asked.release else None
     fleet = load_fleet(asked.fleet or _fleet_of(pinned)).name
+    if asked.supervise:
+        return _supervise(asked, settings.serving)
     # Late, so that other verbs do not wait for them; XGBoost, so that no prediction does.
     import xgboost  # noqa: F401
 
@@ -49,22 +57,44 @@ def _serve(asked: argparse.Namespace) -> int:
     from millwright.serving.app import Service
     from millwright.serving.features import open_reader
     from millwright.serving.releases import Releases
+    from millwright.serving.supervision import Post
 
-    current = Releases(where.environment, fleet, where.releases(fleet), pinned)
-    with server.listen(asked.host, asked.port) as listening:
+    post = None
+    if asked.inherited:
+        listening, line = server.inherited(asked.inherited)
+        post = Post(line)
+    else:
+        listening = server.listen(asked.host, asked.port)
+    with listening:
         _configure_log()
         reader = open_reader(where, settings.serving.store_timeout_ms / 1000)
+        current = Releases(where.environment, fleet, where.releases(fleet), pinned)
         current.refresh()
         if pinned and current.refused:
             raise ReleaseError(current.refused)
+        service = Service(current, reader, settings.serving, post)
+        if post and not post.wait(current.refresh):
+            return 0
         used = current.routes.champion.release.folder.name if current.routes else "none yet"
         terminal.say(
             f"serving environment {where.environment}, fleet {fleet}, release {used}, "
             f"at {server.address(listening)}"
         )
-        server.run(Service(current, reader, settings.serving).app(), listening)
+        server.run(service.app(), listening)
     terminal.say("the service has ended")
     return 0
+
+
+def _supervise(asked: argparse.Namespace, settings: Serving) -> int:
+    from millwright.serving import server
+    from millwright.serving.supervision import Supervisor
+
+    command = [sys.executable, "-m", "millwright", "serve", "--stack", asked.stack]
+    command += ["--fleet", asked.fleet] if asked.fleet else []
+    command += ["--release", str(asked.release)] if asked.release else []
+    with server.listen(asked.host, asked.port) as listening:
+        terminal.say(f"supervising a service at {server.address(listening)}")
+        return Supervisor(command, listening, standby=settings.standby).run()
 
 
 def _fleet_of(release: Path | None) -> str:

@@ -47,6 +47,12 @@ def address(listening: socket.socket) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
+def inherited(handles: str) -> tuple[socket.socket, socket.socket]:
+    """The socket that a supervisor listens on, and the line to it."""
+    listening, line = (socket.socket(fileno=int(handle)) for handle in handles.split(","))
+    return listening, line
+
+
 def run(app: Starlette, listening: socket.socket) -> None:
     """Answer until SIGTERM or Ctrl-C, and then finish what is in work."""
     config = uvicorn.Config(
