@@ -14,27 +14,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # What takes seconds to import is imported where it is used: a misspelt name is told at once.
-from millwright import interruption, stack_file, startup, terminal
-from millwright.configuration import nearest
+from millwright import interruption, run_options, stack_file, startup, terminal
 from millwright.errors import ConfigurationError, DataError, MillwrightError
-from millwright.fleet import fleets_folder, load_fleet
 from millwright.lock import held
 from millwright.process import chosen, prepare, settle
 from millwright.record import Record
-from millwright.settings import State, load_settings
-from millwright.views import feature_views
+from millwright.settings import State
 
 if TYPE_CHECKING:
     from millwright.project import Project
-
-PIPELINES = ("ingest", "features", "training")
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run what was asked for and give the exit code."""
     startup.import_quickly()
     startup.leave_feast_unchecked()
-    asked, unknown = _parser().parse_known_args(words)
+    asked, unknown = run_options.parser().parse_known_args(words)
     result: dict[str, Any] = {
         "pipeline": asked.pipeline, "environment": asked.stack, "fleet": asked.fleet,
         "status": "failed",
@@ -46,7 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
             settle()
             if (asked.check or asked.check_form) and not unknown:
                 return _check_environment(asked, result)
-            _check(asked, unknown)
+            run_options.check(asked, unknown)
             state = chosen(asked.stack)
             result["environment"] = state.environment
             stack_file.read(state.environment, state)
@@ -123,7 +118,7 @@ class Run:
         """Run the pipeline asked for, after those that it needs."""
         from millwright import stack
 
-        source = self._source()
+        source = None if self.asked.pipeline == "deployment" else self._source()
         stack.enter(self.project.state.environment, self.project.state)
         if source:
             self.result |= self._ingest(source)
@@ -131,6 +126,8 @@ class Run:
             self.result |= self._features()
         if self.asked.pipeline == "training":
             self.result |= self._training()
+        if self.asked.pipeline == "deployment":
+            self.result |= self._deployment()
 
     def _source(self) -> str | None:
         """Where new data comes from: what was named, or the simulator if there is none at all."""
@@ -237,82 +234,29 @@ class Run:
             found=_artifact(run, "search_hyperparameters", "hyperparameters"),
             registration=_artifact(run, "register_model", "registration"),
             released=_artifact(run, "release_model", "release"),
+            deployment=_artifact(run, "deploy_release", "deployment"),
         )
+
+    def _deployment(self) -> dict[str, Any]:
+        from millwright import stack
+        from millwright.endpoints import mlflow_uri
+        from millwright.registry import open_experiment
+        from pipelines.deployment import deployment
+
+        terminal.say("deployment")
+        where = self.project.state
+        open_experiment(mlflow_uri(where), "deployment", where.mlflow_artifacts)
+        run = deployment.with_options(**stack.pipeline_options())(
+            self.project.fleet.name, self.asked.release
+        )
+        found = _artifact(run, "deploy_release", "deployment")
+        released = _artifact(run, "find_release", "release")
+        return {"status": "done", "release": released.path, "deployment": found.model_dump()}
 
 
 def _artifact(run: Any, step: str, output: str) -> Any:
     """What a step of a finished run put out."""
     return run.steps[step].outputs[output][0].load()
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="run.py", description="Runs a pipeline.", allow_abbrev=False
-    )
-    parser.add_argument("--pipeline", help=f"required: {', '.join(PIPELINES)}")
-    parser.add_argument("--fleet", default="simulated", help="a file in configs/fleets")
-    parser.add_argument("--data", help="a folder of CSV or parquet files, or a database URL")
-    parser.add_argument(
-        "--stack", help="an environment in configs/environments, for this run; else the active one"
-    )
-    parser.add_argument(
-        "--received", type=_moment, metavar="TIME",
-        help="when corrections in the data became known (ISO 8601 with zone; now if not given)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--check", action="store_true",
-        help="run nothing: say what the environment consists of and what it still lacks",
-    )  # fmt: skip
-    parser.add_argument(
-        "--check-form", action="store_true",
-        help="as --check, but for what no repository can have: variables, secrets, your own names",
-    )  # fmt: skip
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the run's summary there")
-    return parser
-
-
-def _moment(text: str) -> datetime:
-    way_out = "write it like 2025-01-31T06:00Z"
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}' is no time; {way_out}") from None
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"'{text}' has no zone; {way_out}")
-    return moment
-
-
-def _check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
-    """Refuse what is known to be wrong before anything is read, written or imported for it."""
-    if unknown:
-        options = [f"--{name}" for name in vars(asked)]
-        raise ConfigurationError(
-            f"run.py has no option '{unknown[0]}'; {nearest(unknown[0], options)}"
-        )
-    if asked.pipeline is None:
-        raise ConfigurationError(f"name a pipeline: --pipeline {', '.join(PIPELINES)}")
-    if asked.pipeline not in PIPELINES:
-        raise ConfigurationError(
-            f"there is no pipeline '{asked.pipeline}'; {nearest(asked.pipeline, list(PIPELINES))}"
-        )
-    fleet = load_fleet(asked.fleet)
-    for path in fleets_folder().glob("*.yaml"):
-        # The feature store publishes all fleets, so all must be sound.
-        feature_views(load_fleet(path.stem))
-    if asked.received and not asked.data:
-        raise ConfigurationError("--received says when data became known; name them: --data PLACE")
-    if asked.received and asked.received > datetime.now(UTC):
-        raise ConfigurationError(f"--received {asked.received.isoformat()} lies in the future")
-    if asked.stack:
-        load_settings(asked.stack)
-    if asked.data:
-        from millwright.sources import open_source
-
-        open_source(asked.data, fleet)
-    if asked.pipeline == "training":
-        from millwright.gate import load_limits
-
-        load_limits()
 
 
 def _show(result: dict[str, Any], project: "Project") -> None:
@@ -325,6 +269,8 @@ def _show(result: dict[str, Any], project: "Project") -> None:
         terminal.show_table(title, summary.training_table(result, project))
     elif result["pipeline"] == "features":
         terminal.show_table(title, summary.features_table(result))
+    elif result["pipeline"] == "deployment":
+        terminal.show_table(title, summary.deployment_table(result, project))
     else:
         terminal.show_table(title, summary.ingest_table(result))
 

@@ -22,7 +22,7 @@ from zenml.services import BaseService, ServiceConfig
 from zenml.utils.pagination_utils import depaginate
 
 from millwright import release as releases
-from millwright import terminal
+from millwright import terminal, traffic
 from millwright.deployments import (
     ReleaseService,
     ReleaseServiceConfig,
@@ -229,7 +229,7 @@ class ReleaseDeployer(BaseModelDeployer):  # type: ignore[misc]
             releases.verify_in_fresh_process(folder)
         with self._alone():
             if releases.champion(folder.parent) != folder:
-                releases.set_champion(folder.parent, folder)
+                traffic.promote(folder.parent, int(folder.name[1:]))
 
     def _mirror(self) -> None:
         """Record every champion of the environment."""

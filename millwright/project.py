@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import subprocess
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
@@ -19,6 +17,7 @@ from millwright.fleet import Fleet, fleets_folder, load_fleet
 from millwright.offline import OfflineStore
 from millwright.parquet_warehouse import ParquetWarehouse
 from millwright.raw_store import RawStore
+from millwright.revision import code_version
 from millwright.settings import ENVIRONMENTS, REPOSITORY, Settings, State, load_settings, state
 from millwright.splits import Folds
 from millwright.views import feature_views, published, service_name
@@ -27,7 +26,6 @@ from millwright.warehouse import Warehouse
 PIPELINES = REPOSITORY / "configs" / "pipelines"
 # What a result follows from besides our own code.
 LIBRARIES = ("xgboost", "scikit-learn", "numpy", "pandas", "duckdb", "ibis-framework", "optuna")
-_CODE = ("millwright", "steps", "pipelines", "feature_repo")
 
 
 class Training(Strict):
@@ -128,36 +126,3 @@ def open_project(fleet: str, environment: str) -> Project:
         state=state(environment),
         training=load(PIPELINES / "training.yaml", Training),
     )
-
-
-def code_version() -> str:
-    """A hash of the project's own source, which a cached result depends on."""
-    digest = hashlib.sha256()
-    for folder in _CODE:
-        for path in sorted((REPOSITORY / folder).rglob("*.py")):
-            digest.update(path.relative_to(REPOSITORY).as_posix().encode())
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def git_revision() -> str | None:
-    """The commit that is checked out, with `-dirty` if files differ; None outside a repository.
-
-    An image has no repository: what it was built from stands in `MILLWRIGHT_REVISION`.
-    """
-    told = os.environ.get("MILLWRIGHT_REVISION")
-    if told and told != "unknown":
-        return told
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(REPOSITORY), *words], capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        revision = git("rev-parse", "HEAD")
-        dirty = git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return f"{revision}-dirty" if dirty else revision

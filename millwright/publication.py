@@ -4,7 +4,7 @@ Everything here may be done again: the same data, code and configuration have on
 what is registered or released under it already is found and not made twice.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +12,18 @@ from pathlib import Path
 import pandas as pd
 import xgboost
 
-from millwright import files, plots, registry, report, training
+from millwright import files, plots, registry, report, traffic, training
 from millwright import release as releases
 from millwright.configuration import Strict
 from millwright.encoder import Encoder
-from millwright.errors import ReleaseError
+from millwright.errors import InputError, ReleaseError
 from millwright.evaluation import Evaluation
 from millwright.gate import Decision
-from millwright.project import Project, code_version, git_revision
+from millwright.project import Project
 from millwright.registry import CHALLENGER, CHAMPION, Version
 from millwright.release import Manifest, ServedView
 from millwright.report import Pictures, ReportContext
+from millwright.revision import code_version, git_revision
 from millwright.search import Found
 from millwright.training import TEST, VALIDATION, Judgement, score_of
 
@@ -135,11 +136,8 @@ def release(
     training_set: pd.DataFrame,
     booster: xgboost.Booster,
     threshold: float,
-    deploy: Callable[[Path], object],
 ) -> Released:
-    """Release a version that passed the gate as champion; leave another as challenger.
-
-    `deploy` puts a release into service, which has proved itself by then.
+    """Write and prove the release of a version that passed the gate; leave another as challenger.
 
     Raises:
         ReleaseError: the release cannot be written, would replace that of another model, or does
@@ -159,10 +157,36 @@ def release(
         manifest = _manifest(project, registration, training_set, threshold)
         path = releases.write(folder, manifest, booster, training.examples(training_set, project))
     releases.verify_in_fresh_process(path)
-    tags = {"gate": "passed", "gate_reasons": "", "release": path.name}
-    registry.set_alias(version, CHAMPION, tags, instead_of=CHALLENGER)
-    deploy(path)
     return Released(alias=CHAMPION, path=str(path))
+
+
+def released(project: Project, version: int | None) -> Released:
+    """The release of a version, or without one the latest that there is.
+
+    Raises:
+        InputError: there is none.
+        ReleaseError: it is broken.
+    """
+    folder = project.state.releases(project.fleet.name)
+    if version is None:
+        there = traffic.versions(folder)
+        if not there:
+            raise InputError(
+                f"fleet '{project.fleet.name}' has no release in environment "
+                f"'{project.state.environment}' yet; train a model: python run.py --pipeline "
+                f"training --fleet {project.fleet.name} --stack {project.state.environment}"
+            )
+        version = there[-1]
+    path = traffic.named(folder, version)
+    releases.verify_in_fresh_process(path)
+    return Released(alias=CHAMPION, path=str(path))
+
+
+def crown(manifest: Manifest) -> None:
+    """Have MLflow call the version of a release that is in service the champion."""
+    version = Version(manifest.name, manifest.version, manifest.mlflow_run, {})
+    tags = {"gate": "passed", "gate_reasons": "", "release": f"v{manifest.version}"}
+    registry.set_alias(version, CHAMPION, tags, instead_of=CHALLENGER)
 
 
 def links(project: Project, registration: Registration, released: Released) -> dict[str, str]:

@@ -39,7 +39,11 @@ class Engine(Strict):
 
 
 class Serving(Strict):
-    """What the prediction service allows, and for how long it waits."""
+    """What the prediction service allows, and for how long it waits.
+
+    `start` says whether a deployment starts it on this machine, and `standby` whether another
+    process then waits to take over.
+    """
 
     deadline_ms: int = Field(default=400, gt=0)
     store_timeout_ms: int = Field(default=150, gt=0)
@@ -49,6 +53,7 @@ class Serving(Strict):
     stale: Literal["degrade", "refuse"] = "degrade"
     missing: Literal["degrade", "refuse"] = "degrade"
     standby: bool = False
+    start: bool = True
 
 
 class Settings(Strict):
@@ -138,6 +143,10 @@ class State:
     def releases(self, fleet: str) -> Path:
         """Released models, one folder for each."""
         return self.root / fleet / "releases"
+
+    def service(self, fleet: str) -> Path:
+        """The prediction service, where it runs on this machine: its log and its address."""
+        return self.root / fleet / "service"
 
     def reports(self, fleet: str) -> Path:
         """HTML reports on batches and on models."""

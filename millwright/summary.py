@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from millwright.endpoints import mlflow_uri
 
 if TYPE_CHECKING:  # an ingest says what it did without the libraries that train a model
+    from millwright.deployment import Deployment
     from millwright.gate import Decision
     from millwright.project import Project
     from millwright.publication import Registration, Released
@@ -26,6 +27,7 @@ def of_training(
     found: Found,
     registration: Registration,
     released: Released,
+    deployment: Deployment,
 ) -> Summary:
     """The part of a training run's summary that follows from its artifacts."""
     from millwright.evaluation import scores_summary
@@ -47,6 +49,7 @@ def of_training(
             "run": registration.run,
         },
         "release": released.path,
+        "deployment": deployment.model_dump(),
         "report": registration.report,
     }
 
@@ -73,11 +76,37 @@ def training_table(summary: Summary, project: Project) -> dict[str, str]:
         "gate": "passed" if gate["passed"] else "refused: " + "\n".join(gate["failures"]),
         "registered": f"{model['name']} version {model['version']}, alias {model['alias']}",
         "release": summary["release"] or "none: the gate refused the model",
+        **deployment_lines(summary["deployment"], project),
         "report": summary["report"],
         "MLflow": f"run {model['run']} in {mlflow_uri(project.state)}",
         "took": took(summary),
         "next": next_command(project),
     }
+
+
+def deployment_table(summary: Summary, project: Project) -> dict[str, str]:
+    """The lines that a person reads when a release was put into service."""
+    lines = deployment_lines(summary["deployment"], project)
+    return {"release": summary["release"], **lines, "took": took(summary)}
+
+
+def deployment_lines(deployment: Summary, project: Project) -> dict[str, str]:
+    """Where the service answers, and what was compared."""
+    if deployment["status"] != "deployed":
+        return {}
+    compared = (
+        f"{deployment['compared']} machines predicted online as offline, "
+        f"largest difference {deployment['largest_difference']:.1g}"
+    )
+    where, fleet = project.state, project.fleet.name
+    words = f"--stack {where.environment} --fleet {fleet}"
+    found = {"deployed": f"v{deployment['version']}: {compared}"}
+    if deployment["url"]:
+        found["service"] = f"{deployment['url']}, log {where.service(fleet) / 'log'}"
+        found["to end it"] = f"{relative(sys.executable)} -m millwright serve --stop {words}"
+    if deployment["manifests"]:
+        found["manifests"] = f"kubectl apply --kustomize {deployment['manifests']}"
+    return found
 
 
 def ingest_table(summary: Summary) -> dict[str, str]:

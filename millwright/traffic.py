@@ -144,10 +144,15 @@ def named(folder: Path, version: int) -> Path:
     """
     path = folder / f"v{version}"
     if not path.is_dir():
-        there = sorted(int(each.name[1:]) for each in folder.glob("v*") if each.name[1:].isdigit())
-        known = ", ".join(f"v{each}" for each in there) or "none yet"
+        known = ", ".join(f"v{each}" for each in versions(folder)) or "none yet"
         raise InputError(f"there is no release v{version} in {folder}; there are: {known}")
     return path
+
+
+def versions(folder: Path) -> list[int]:
+    """Every version that was released, the latest last."""
+    names = [each.name[1:] for each in folder.glob("v*") if each.is_dir()]
+    return sorted(int(name) for name in names if name.isdecimal())
 
 
 def as_json(traffic: Traffic) -> dict[str, object]:

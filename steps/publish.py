@@ -1,6 +1,5 @@
 """The record in MLflow, the register, and the release."""
 
-from functools import partial
 from typing import Annotated
 
 import pandas as pd
@@ -8,7 +7,7 @@ import xgboost
 from zenml import log_metadata, step
 from zenml.types import HTMLString, MarkdownString
 
-from millwright import publication, stack
+from millwright import publication
 from millwright.gate import Decision
 from millwright.publication import Registration, Released
 from millwright.search import Found
@@ -48,14 +47,9 @@ def release_model(
     judgement: Judgement,
     registration: Registration,
 ) -> Annotated[Released, "release"]:
-    """Release the model if the gate let it pass, and give it its alias."""
+    """Release the model if the gate let it pass; it is not in service yet."""
     released = publication.release(
-        opened(fleet),
-        registration,
-        training_set,
-        classifier,
-        judgement.threshold.value,
-        partial(stack.model_deployer().deploy_release, proven=True),
+        opened(fleet), registration, training_set, classifier, judgement.threshold.value
     )
     log_metadata(publication.links(opened(fleet), registration, released), infer_model=True)
     return released

@@ -101,7 +101,7 @@ class Service:
             said = await self.workers.run(self.readiness.told, self.deadline)
         except TimeoutError:
             said = {
-                "ready": False,
+                **self.readiness.unknown,
                 "reason": f"the online store did not answer within {self.deadline:g} s",
             }
         return JSONResponse(said, 200 if said["ready"] else 503)

@@ -13,7 +13,7 @@ from millwright import terminal
 from millwright.errors import ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import VARIABLE, settle
-from millwright.settings import Serving, load_settings, state
+from millwright.settings import Serving, State, load_settings, state
 
 FLEET = "simulated"
 
@@ -38,6 +38,13 @@ def add_parser(verbs: Any) -> None:
         "--supervise", action="store_true",
         help="start it again whenever it ends, with another process standing by",
     )  # fmt: skip
+    serving.add_argument(
+        "--background", action="store_true", help="have it run on, as a deployment does"
+    )
+    serving.add_argument(
+        "--stop", action="store_true",
+        help="end what runs in the background; without --fleet that of every fleet",
+    )  # fmt: skip
     serving.add_argument("--inherited", help=argparse.SUPPRESS)  # handles from the supervisor
     serving.set_defaults(do=_serve)
 
@@ -46,8 +53,12 @@ def _serve(asked: argparse.Namespace) -> int:
     settle()
     settings = load_settings(asked.stack)  # there must be such an environment
     where = state(asked.stack)
+    if asked.stop:
+        return _stop(asked, where)
     pinned = asked.release.resolve() if asked.release else None
     fleet = load_fleet(asked.fleet or _fleet_of(pinned)).name
+    if asked.background:
+        return _keep(where, fleet)
     if asked.supervise:
         return _supervise(asked, settings.serving)
     # Late, so that other verbs do not wait for them; XGBoost, so that no prediction does.
@@ -82,6 +93,23 @@ def _serve(asked: argparse.Namespace) -> int:
         )
         server.run(service.app(), listening)
     terminal.say("the service has ended")
+    return 0
+
+
+def _keep(where: State, fleet: str) -> int:
+    from millwright.serving import background
+
+    terminal.say(f"serving fleet {fleet} at {background.ensure(where, fleet, terminal.say)}")
+    return 0
+
+
+def _stop(asked: argparse.Namespace, where: State) -> int:
+    from millwright.serving import background
+
+    there = sorted(path.parent.name for path in where.root.glob("*/service"))
+    fleets = [asked.fleet] if asked.fleet else there
+    if not [fleet for fleet in fleets if background.stop(where, fleet, terminal.say)]:
+        terminal.say(f"no service of environment {where.environment} runs here")
     return 0
 
 

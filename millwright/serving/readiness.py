@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from millwright.errors import MillwrightError
+from millwright.revision import code_version
 from millwright.serving.answers import iso, micros
 from millwright.serving.features import OnlineReader, lacking, read
 from millwright.serving.plan import Plan
@@ -32,22 +33,29 @@ class Readiness:
         self._machines: list[str] = []
         self._since = -SAMPLED
         self._sampling = threading.Lock()
+        self._code = code_version()
+
+    @property
+    def unknown(self) -> dict[str, Any]:
+        """What can be said without asking anybody."""
+        routes, refused = self.releases.routes, self.releases.refused
+        said: dict[str, Any] = {
+            "ready": False, "reason": refused or "no release is loaded yet", "refused": refused,
+            "release": None, "releases": [], "features": {}, "code": self._code,
+        }  # fmt: skip
+        if routes:
+            manifest = routes.champion.release.manifest
+            said["release"] = {"model": manifest.name, "version": manifest.version}
+            said["releases"] = [
+                {"role": role, "version": loaded.version} for role, loaded in routes.all
+            ]
+        return said
 
     def told(self) -> dict[str, Any]:
         """The answer: `ready`, or the `reason` why not; what is in use, and what is refused."""
-        routes, refused = self.releases.routes, self.releases.refused
-        said: dict[str, Any] = {
-            "ready": False, "reason": refused, "refused": refused, "release": None, "releases": [],
-            "features": {},
-        }  # fmt: skip
+        routes, said = self.releases.routes, self.unknown
         if routes is None:
-            said["reason"] = refused or "no release is loaded yet"
             return said
-        manifest = routes.champion.release.manifest
-        said["release"] = {"model": manifest.name, "version": manifest.version}
-        said["releases"] = [
-            {"role": role, "version": loaded.version} for role, loaded in routes.all
-        ]
         try:
             for plan in {loaded.plan for _, loaded in routes.all}:
                 if reason := lacking(self.reader, plan):

@@ -99,33 +99,17 @@ class Waiting:
     ticket: Any
 
 
-class Scorer:
-    """Answers questions by the releases in use; `log` gets all that was scored, before it is told.
+class Scoring:
+    """Answers questions by the releases in use; `log` gets what was scored before it is told."""
 
-    `done` is called in a thread of the scorer.
-    """
-
-    def __init__(
-        self, releases: Releases, reader: OnlineReader, policy: Policy, log: Log, done: Done
-    ) -> None:
+    def __init__(self, releases: Releases, reader: OnlineReader, policy: Policy, log: Log) -> None:
         self.releases = releases
         self.reader = reader
         self.policy = policy
         self.unshadowed = 0
         self._log = log
-        self._done = done
         self._ids = Ids()
-        self._small: SimpleQueue[Waiting] = SimpleQueue()
-        self._large: SimpleQueue[Waiting] = SimpleQueue()
         self._shadowed: Queue[tuple[tuple[Loaded, ...], Scored]] = Queue(MOST_SHADOWED)
-        for work, line in ((self._answer, self._small), (self._answer, self._large)):
-            threading.Thread(target=work, args=(line,), daemon=True).start()
-        threading.Thread(target=self._shadow, daemon=True).start()
-
-    def ask(self, waiting: Waiting) -> None:
-        """Have a question answered by `done`."""
-        line = self._large if len(waiting.question.machines) > LARGE else self._small
-        line.put(waiting)
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions now, in this thread; all of them, or none.
@@ -186,6 +170,45 @@ class Scorer:
             source="store" if given is None else "readings",
         )
 
+    def _put_to_shadows(self, shadows: tuple[Loaded, ...], scored: Scored) -> None:
+        try:
+            self._shadowed.put_nowait((shadows, scored))
+        except Full:
+            self.unshadowed += len(shadows) * len(scored.machines)
+
+    def _shadow_of(self, shadow: Loaded, scored: Scored) -> Scored:
+        rows = scored.rows
+        if shadow.plan != scored.loaded.plan:
+            rows = read(self.reader, shadow.plan, scored.machines, scored.as_of)
+        began = time.perf_counter()
+        outcomes, matrix, probabilities = _predicted(shadow, rows, self.policy)
+        return Scored(
+            loaded=shadow, role=SHADOW, ids=self._ids.some(len(scored.machines)),
+            machines=scored.machines, as_of=scored.as_of, asked_at=scored.asked_at,
+            latency=np.full(len(scored.machines), time.perf_counter() - began), rows=rows,
+            matrix=matrix, outcomes=outcomes, probabilities=probabilities, source="store",
+        )  # fmt: skip
+
+
+class Scorer(Scoring):
+    """The same in threads of its own; `done` is called in one of them."""
+
+    def __init__(
+        self, releases: Releases, reader: OnlineReader, policy: Policy, log: Log, done: Done
+    ) -> None:
+        super().__init__(releases, reader, policy, log)
+        self._done = done
+        self._small: SimpleQueue[Waiting] = SimpleQueue()
+        self._large: SimpleQueue[Waiting] = SimpleQueue()
+        for line in (self._small, self._large):
+            threading.Thread(target=self._answer, args=(line,), daemon=True).start()
+        threading.Thread(target=self._shadow, daemon=True).start()
+
+    def ask(self, waiting: Waiting) -> None:
+        """Have a question answered by `done`."""
+        line = self._large if len(waiting.question.machines) > LARGE else self._small
+        line.put(waiting)
+
     def _answer(self, line: "SimpleQueue[Waiting]") -> None:
         while True:
             batch = [each for each in _waiting(line) if not each.abandoned()]
@@ -203,12 +226,6 @@ class Scorer:
             return [(each, err) for each in batch]
         return list(zip(batch, answers, strict=True))
 
-    def _put_to_shadows(self, shadows: tuple[Loaded, ...], scored: Scored) -> None:
-        try:
-            self._shadowed.put_nowait((shadows, scored))
-        except Full:
-            self.unshadowed += len(shadows) * len(scored.machines)
-
     def _shadow(self) -> None:
         while True:
             shadows, scored = self._shadowed.get()
@@ -217,19 +234,6 @@ class Scorer:
                     self._log(self._shadow_of(shadow, scored))
                 except Exception:  # the answer was given; that its shadow fails is told by count
                     self.unshadowed += len(scored.machines)
-
-    def _shadow_of(self, shadow: Loaded, scored: Scored) -> Scored:
-        rows = scored.rows
-        if shadow.plan != scored.loaded.plan:
-            rows = read(self.reader, shadow.plan, scored.machines, scored.as_of)
-        began = time.perf_counter()
-        outcomes, matrix, probabilities = _predicted(shadow, rows, self.policy)
-        return Scored(
-            loaded=shadow, role=SHADOW, ids=self._ids.some(len(scored.machines)),
-            machines=scored.machines, as_of=scored.as_of, asked_at=scored.asked_at,
-            latency=np.full(len(scored.machines), time.perf_counter() - began), rows=rows,
-            matrix=matrix, outcomes=outcomes, probabilities=probabilities, source="store",
-        )  # fmt: skip
 
 
 class Ids:

@@ -12,10 +12,12 @@ from pydantic import ValidationError
 from raw_tables import plant, raw, reading, take_in, write_csv
 
 from millwright import project as projects
+from millwright import revision
 from millwright.errors import ConfigurationError
 from millwright.fleet import Simulation
 from millwright.parquet_warehouse import ParquetWarehouse
-from millwright.project import Project, Training, code_version, git_revision, open_project
+from millwright.project import Project, Training, open_project
+from millwright.revision import code_version, git_revision
 from millwright.settings import REPOSITORY, State, load_settings
 from millwright.splits import Folds
 
@@ -33,7 +35,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "millwright" / "a.py").write_text("A = 1\n")
     (folder / "steps").mkdir()
     (folder / "README.md").write_text("words\n")
-    monkeypatch.setattr(projects, "REPOSITORY", folder)
+    monkeypatch.setattr(revision, "REPOSITORY", folder)
     return folder
 
 
@@ -163,7 +165,7 @@ def test_a_code_version_does_not_depend_on_what_is_no_code(repository: Path) -> 
 
 def test_a_code_version_covers_the_folders_that_there_are() -> None:
     for folder in ("millwright", "steps", "pipelines", "feature_repo"):
-        assert folder in projects._CODE
+        assert folder in revision._CODE
         assert any((REPOSITORY / folder).glob("*.py"))
 
 

@@ -1,0 +1,185 @@
+"""The service of a fleet as a process of this machine that outlives the command that started it.
+
+In its folder, `.millwright/<environment>/<fleet>/service`, lie its log, its record and its address.
+"""
+
+import http.client
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from millwright.errors import MillwrightError
+from millwright.files import file_written_whole
+from millwright.lock import held
+from millwright.revision import code_version
+from millwright.services.addresses import HOST, is_free
+from millwright.services.process import (
+    Server,
+    alive,
+    end,
+    end_leftovers,
+    forget,
+    last_lines,
+    read_record,
+    running,
+    start,
+)
+from millwright.settings import REPOSITORY, State, load_settings
+
+Say = Callable[[str], None]
+PORTS = range(8000, 8100)
+# What the service is told of where everything is.
+VARIABLES = (
+    "MILLWRIGHT_FLEETS", "MILLWRIGHT_KEYS", "MILLWRIGHT_POSTGRES_URL", "MILLWRIGHT_REDIS_URL",
+)  # fmt: skip
+PATIENCE = 60.0  # seconds that a service has to answer, or to serve another release
+PAUSE = 0.05
+ANSWER = 5.0  # seconds for one answer
+
+
+def address(state: State, fleet: str) -> str | None:
+    """Where the service of a fleet answers, if it runs on this machine."""
+    folder = state.service(fleet)
+    if running(folder) is None:
+        return None
+    try:
+        return (folder / "address").read_text(encoding="utf-8").strip() or None
+    except OSError:
+        return None
+
+
+def ensure(state: State, fleet: str, say: Say) -> str:
+    """Have the service run, with the code and settings that are there now, and give its URL.
+
+    A running one of other code goes on answering until the new one can.
+
+    Raises:
+        MillwrightError: it does not come to answer.
+    """
+    folder = state.service(fleet)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with held(folder / "service.lock", say):
+        end_leftovers(folder, signal.SIGTERM, say)
+        process, url = running(folder), address(state, fleet)
+        if process and url:
+            server = _server(state, fleet, urlsplit(url).port or 0)
+            if read_record(folder).get("fingerprint") == server.fingerprint:
+                if ask(url, "/ready")[1].get("code") != code_version():
+                    say(f"service: its code has changed; process {process.pid} replaces it")
+                    process.send_signal(signal.SIGHUP)
+                _await(server, process, url)
+                return url
+        if process:
+            say(f"service: it is to run otherwise now; ending process {process.pid}")
+            end(process, signal.SIGTERM)
+        port = _port(folder)
+        server, url = _server(state, fleet, port), f"http://{HOST}:{port}"
+        with file_written_whole(folder / "address") as draft:
+            draft.write_text(url + "\n", encoding="utf-8")
+        process = start(server)
+        say(f"service: started (process {process.pid}), log {server.log}")
+        _await(server, process, url)
+        return url
+
+
+def stop(state: State, fleet: str, say: Say) -> bool:
+    """End the service of a fleet, if one runs here; false if none did."""
+    folder = state.service(fleet)
+    if not folder.is_dir():
+        return False
+    with held(folder / "service.lock", say):
+        process = running(folder)
+        if process:
+            end(process, signal.SIGTERM)
+            say(f"service of fleet {fleet}: process {process.pid} has ended")
+        end_leftovers(folder, signal.SIGTERM, say)
+        forget(folder)
+        return process is not None
+
+
+def await_release(url: str, version: int, patience: float = PATIENCE) -> None:
+    """Wait until the service serves a version as champion.
+
+    Raises:
+        MillwrightError: it refuses it, or does not come to it.
+    """
+    ending, said = time.monotonic() + patience, None
+    while time.monotonic() < ending:
+        status, said = ask(url, "/ready")
+        used = (said.get("release") or {}).get("version")
+        if status == 200 and used == version:
+            return
+        if said.get("refused") and used != version:
+            raise MillwrightError(f"the service at {url} refuses v{version}: {said['refused']}")
+        time.sleep(PAUSE)
+    reason = said.get("reason") if said else None
+    raise MillwrightError(
+        f"the service at {url} does not serve v{version} after {patience:g} s"
+        f"{f': {reason}' if reason else ''}; look at its log"
+    )
+
+
+def ask(url: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
+    """What a service answers: the status, and the JSON that came with it; 0 if there is none."""
+    place = urlsplit(url)
+    headers = {"Content-Type": "application/json", "User-Agent": "millwright"}
+    key = key or os.environ.get("MILLWRIGHT_KEY")
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
+    kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
+    connection = kind(place.hostname or HOST, place.port, timeout=ANSWER)
+    try:
+        method = "GET" if body is None else "POST"
+        text = None if body is None else json.dumps(body)
+        connection.request(method, place.path.rstrip("/") + path, text, headers)
+        answer = connection.getresponse()
+        return answer.status, json.loads(answer.read())
+    except (OSError, ValueError, http.client.HTTPException):
+        return 0, {}
+    finally:
+        connection.close()
+
+
+def _server(state: State, fleet: str, port: int) -> Server:
+    words = ["serve", "--stack", state.environment, "--fleet", fleet, "--port", str(port)]
+    own = {name: os.environ[name] for name in VARIABLES if name in os.environ}
+    return Server(
+        name="service",
+        folder=state.service(fleet),
+        command=(sys.executable, "-m", "millwright", *words, "--supervise"),
+        executable=Path(sys.executable),
+        environment={**own, "PYTHONPATH": str(REPOSITORY), "MILLWRIGHT_HOME": str(state.home)},
+        configuration=load_settings(state.environment).model_dump_json(),
+    )
+
+
+def _port(folder: Path) -> int:
+    """The port that the service had, or the first that is free."""
+    try:
+        kept = urlsplit((folder / "address").read_text(encoding="utf-8").strip()).port
+    except (OSError, ValueError):
+        kept = None
+    for port in ([kept] if kept else []) + list(PORTS):
+        if is_free(port):
+            return port
+    raise MillwrightError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free for the service")
+
+
+def _await(server: Server, process: psutil.Process, url: str) -> None:
+    """Wait until the service answers, with the code that is there now."""
+    code, ending = code_version(), time.monotonic() + PATIENCE
+    while ask(url, "/ready")[1].get("code") != code:
+        if not alive(process) or time.monotonic() > ending:
+            raise MillwrightError(
+                f"the service at {url} does not answer; the end of {server.log}:\n"
+                f"{last_lines(server.log)}"
+            )
+        time.sleep(PAUSE)
