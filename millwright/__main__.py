@@ -7,11 +7,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from millwright import benchmark, durations, release, stack_file, startup, terminal
+from millwright import benchmark, durations, release_commands, stack_file, startup, terminal
 from millwright.doctor import command as doctor
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
-from millwright.process import chosen, prepare, settle
+from millwright.process import prepare, settle
 from millwright.services import command as services
 from millwright.serving import command as serving
 from millwright.settings import State, environments, load_settings, state
@@ -62,15 +62,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     serving.add_parser(verbs)
     benchmark.add_parser(verbs)
 
-    releases = verbs.add_parser("releases", help="list and verify released models")
-    actions = releases.add_subparsers(required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="the releases of a fleet")
-    listing.add_argument("--fleet", default="simulated")
-    listing.add_argument("--stack")
-    listing.set_defaults(do=_list_releases)
-    verifying = actions.add_parser("verify", help="check a release and predict its examples again")
-    verifying.add_argument("folder", type=Path)
-    verifying.set_defaults(do=_verify_release)
+    release_commands.add_parser(verbs)
     return parser.parse_args(words)
 
 
@@ -128,29 +120,6 @@ def _register_stack(state: State) -> str:
     from millwright import stack
 
     return stack.register(state.environment, state)
-
-
-def _list_releases(asked: argparse.Namespace) -> int:
-    where = chosen(asked.stack)
-    folder = where.releases(load_fleet(asked.fleet).name)
-    champion = release.champion(folder)
-    rows = {}
-    found = [path for path in folder.glob("v*") if path.name[1:].isdecimal()]
-    for path in sorted(found, key=lambda path: int(path.name[1:])):
-        manifest = release.load(path).manifest
-        mark = " (champion)" if path == champion else ""
-        rows[path.name + mark] = f"{manifest.name} on dataset {manifest.dataset_version}"
-    if champion and not champion.is_dir():
-        terminal.warn(f"{folder / 'champion'} names {champion.name}, and there is no such release")
-    title = f"releases of fleet {asked.fleet} in environment {where.environment}"
-    terminal.show_table(title, rows or {"none": "train a model first"})
-    return 0
-
-
-def _verify_release(asked: argparse.Namespace) -> int:
-    count = release.verify(asked.folder)
-    terminal.say(f"{asked.folder}: whole, and {count} examples predicted as when it was written")
-    return 0
 
 
 if __name__ == "__main__":

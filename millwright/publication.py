@@ -182,13 +182,6 @@ def released(project: Project, version: int | None) -> Released:
     return Released(alias=CHAMPION, path=str(path))
 
 
-def crown(manifest: Manifest) -> None:
-    """Have MLflow call the version of a release that is in service the champion."""
-    version = Version(manifest.name, manifest.version, manifest.mlflow_run, {})
-    tags = {"gate": "passed", "gate_reasons": "", "release": f"v{manifest.version}"}
-    registry.set_alias(version, CHAMPION, tags, instead_of=CHALLENGER)
-
-
 def links(project: Project, registration: Registration, released: Released) -> dict[str, str]:
     """The way from ZenML's model version to the same model in MLflow, to its data and features."""
     return {

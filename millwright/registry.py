@@ -20,6 +20,7 @@ from mlflow.models import infer_signature
 
 from millwright.encoder import Encoder, Matrix
 from millwright.files import database_written_whole
+from millwright.release import Manifest
 from millwright.trees import predict
 
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -173,3 +174,10 @@ def set_alias(
     other = find_alias(found.name, instead_of) if instead_of else None
     if instead_of and other and other.version == found.version:
         client.delete_registered_model_alias(found.name, instead_of)
+
+
+def crown(manifest: Manifest) -> None:
+    """Have the version of a release that is in service be the champion."""
+    version = Version(manifest.name, manifest.version, manifest.mlflow_run, {})
+    tags = {"gate": "passed", "gate_reasons": "", "release": f"v{manifest.version}"}
+    set_alias(version, CHAMPION, tags, instead_of=CHALLENGER)

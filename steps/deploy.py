@@ -6,7 +6,7 @@ from typing import Annotated
 
 from zenml import step
 
-from millwright import deployment, publication, stack
+from millwright import deployment, publication, registry, stack
 from millwright.deployment import Deployment, Surroundings
 from millwright.publication import Released
 from millwright.release import read_manifest
@@ -30,5 +30,5 @@ def deploy_release(fleet: str, release: Released) -> Annotated[Deployment, "depl
         features=stack.feature_store().get_historical_features,
     )
     deployed = deployment.deploy(opened(fleet), manifest.version, around)
-    publication.crown(manifest)
+    registry.crown(manifest)
     return deployed

@@ -15,6 +15,7 @@ from millwright.serving.features import OnlineReader, lacking, read
 from millwright.serving.plan import Plan
 from millwright.serving.releases import Releases
 from millwright.serving.rows import NEVER, FeatureRows
+from millwright.traffic import as_json
 
 SAMPLE = 50  # machines whose features are looked at
 SAMPLED = 60.0  # seconds for which the same ones are
@@ -49,6 +50,7 @@ class Readiness:
             said["releases"] = [
                 {"role": role, "version": loaded.version} for role, loaded in routes.all
             ]
+            said["traffic"] = as_json(routes.shares)
         return said
 
     def told(self) -> dict[str, Any]:
