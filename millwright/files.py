@@ -47,6 +47,14 @@ def file_written_whole(target: Path) -> Iterator[Path]:
     synchronise(target.parent)
 
 
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    with file_written_whole(path) as draft:
+        draft.unlink(missing_ok=True)
+        draft.touch(mode=0o600)
+        draft.write_text(text, encoding="utf-8")
+
+
 @contextmanager
 def database_written_whole(target: Path) -> Iterator[Path]:
     """Yield a path for a new SQLite file that becomes `target` when the block ends well.

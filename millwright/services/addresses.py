@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 
 from millwright.errors import ConfigurationError
-from millwright.services.process import write_private
+from millwright.files import write_private
 
 HOST = "127.0.0.1"
 USER = "millwright"

@@ -19,6 +19,7 @@ from millwright.endpoints import (
     without_password,
 )
 from millwright.errors import ConfigurationError, MillwrightError
+from millwright.files import write_private
 from millwright.lock import held
 from millwright.services import mlflow_server, postgres, redis_server, schemas
 from millwright.services.addresses import Addresses
@@ -33,7 +34,6 @@ from millwright.services.process import (
     read_record,
     running,
     start,
-    write_private,
 )
 from millwright.settings import State
 

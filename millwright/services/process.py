@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from millwright.files import file_written_whole
+from millwright.files import write_private
 from millwright.services.account import Account
 
 MARK = "MILLWRIGHT_SERVER"  # in the environment of every process of a server: its folder
@@ -167,14 +167,6 @@ def last_lines(log: Path, count: int = LAST_LINES, secrets: Sequence[str] = ()) 
     for secret in secrets:
         text = text.replace(secret, "***")
     return "\n".join(text.splitlines()[-count:])
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
-    with file_written_whole(path) as draft:
-        draft.unlink(missing_ok=True)
-        draft.touch(mode=0o600)
-        draft.write_text(text, encoding="utf-8")
 
 
 def _record(server: Server, process: psutil.Process) -> None:

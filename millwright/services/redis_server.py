@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from millwright.files import write_private
 from millwright.services.addresses import HOST
-from millwright.services.process import Server, write_private
+from millwright.services.process import Server
 
 CONFIGURATION = """\
 bind {host}
