@@ -11,6 +11,7 @@ from millwright import benchmark, durations, release_commands, stack_file, start
 from millwright.doctor import command as doctor
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
+from millwright.keys import command as keys
 from millwright.process import prepare, settle
 from millwright.services import command as services
 from millwright.serving import command as serving
@@ -60,6 +61,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     services.add_parser(verbs)
     doctor.add_parser(verbs)
     serving.add_parser(verbs)
+    keys.add_parser(verbs)
     benchmark.add_parser(verbs)
 
     release_commands.add_parser(verbs)

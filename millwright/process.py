@@ -66,6 +66,8 @@ def settle() -> None:
     for name in ("MILLWRIGHT_HOME", "MILLWRIGHT_FLEETS"):
         if os.environ.get(name):
             os.environ[name] = str(Path(os.environ[name]).resolve())
+    if os.environ.get("MILLWRIGHT_KEYS"):  # a link there leads to another file one day
+        os.environ["MILLWRIGHT_KEYS"] = str(Path(os.environ["MILLWRIGHT_KEYS"]).absolute())
 
 
 def _own(state: State) -> dict[str, str]:

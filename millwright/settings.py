@@ -39,21 +39,27 @@ class Engine(Strict):
 
 
 class Serving(Strict):
-    """What the prediction service allows, and for how long it waits.
+    """How the prediction service keeps itself steady, each process for itself.
 
-    `start` says whether a deployment starts it on this machine, and `standby` whether another
-    process then waits to take over.
+    `requests_per_second` and `burst` are of each client: a key's name, or an address where it has
+    no key; 0 is no limit. An answer is had within `deadline_ms`, or refused. `stale` and `missing`
+    say whether a machine with such features is answered as degraded, or refused. `start` says
+    whether a deployment starts the service on this machine, and `standby` whether another process
+    then waits to take over.
     """
 
+    requests_per_second: FiniteFloat = Field(default=0, ge=0)
+    burst: int = Field(default=200, gt=0)
+    in_flight: int = Field(default=256, gt=0)
     deadline_ms: int = Field(default=400, gt=0)
     store_timeout_ms: int = Field(default=150, gt=0)
     most_machines: int = Field(default=1000, gt=0, le=1000)
     most_bytes: int = Field(default=1_000_000, gt=0)
-    body_seconds: float = Field(default=10, gt=0)
+    body_seconds: FiniteFloat = Field(default=10, gt=0)
     stale: Literal["degrade", "refuse"] = "degrade"
     missing: Literal["degrade", "refuse"] = "degrade"
-    standby: bool = False
     start: bool = True
+    standby: bool = False
 
 
 class Settings(Strict):
@@ -69,8 +75,8 @@ class Settings(Strict):
     variables: dict[str, str] = Field(default_factory=dict)
     engine: Engine
     search: Search
-    report_rows: int = Field(gt=0)
     serving: Serving = Field(default_factory=Serving)
+    report_rows: int = Field(gt=0)
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,11 @@ class State:
     def endpoints(self) -> Path:
         """The URLs of those servers, passwords included; only the owner may read it."""
         return self.services / "endpoints.json"
+
+    @property
+    def keys(self) -> Path:
+        """The hashes of the keys that its prediction service asks for."""
+        return self.root / "keys.json"
 
     @property
     def cache(self) -> Path:
