@@ -12,8 +12,11 @@ import yaml
 
 from millwright.check import manifests, pods
 from millwright.check.kustomize import Rendered, containers, render
+from millwright.check.kustomize import pods as kustomize_pods
 from millwright.doctor import machine
-from millwright.settings import REPOSITORY, State, load_settings
+from millwright.keys.file import VARIABLE
+from millwright.serving import access
+from millwright.settings import REPOSITORY, Serving, State, load_settings
 
 DOCKER = REPOSITORY / "docker"
 KUBERNETES = DOCKER / "kubernetes"
@@ -267,18 +270,49 @@ def test_every_secret_of_the_cluster_is_documented_and_none_is_in_the_repository
     assert "kind: Secret" not in text
     keys = re.findall(r"secretKeyRef: \{name: millwright-secrets, key: (\w+)", text)
     named = re.findall(r"(?:secretRef: \{name: |auth-secret: |secretName: )([\w-]+)", text)
-    assert set(named) == {"millwright-secrets", "millwright-users", "millwright-tls"}
+    assert set(named) == {"millwright-secrets", "millwright-keys", "millwright-tls"}
     assert "MILLWRIGHT_POSTGRES_URL" in keys
     assert all(f"`{name}`" in DOCUMENT for name in (*keys, *named))
 
 
-def test_from_outside_the_service_is_reached_with_a_login_alone() -> None:
+def test_from_outside_the_service_is_reached_with_a_key_alone() -> None:
     found = [each for each in rendered("production").manifests if each.kind == "Ingress"]
     assert found
     for ingress in found:
-        notes = ingress.content["metadata"]["annotations"]
-        assert notes["nginx.ingress.kubernetes.io/auth-type"] == "basic"
-        assert notes["nginx.ingress.kubernetes.io/auth-secret"] == "millwright-users"
+        spec = ingress.content["spec"]
+        assert spec["tls"]
+        paths = [path["path"] for rule in spec["rules"] for path in rule["http"]["paths"]]
+        assert paths == ["/v1"]
+    assert not [path for path in access.OPEN if path.startswith("/v1")]
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_the_service_follows_its_keys_in_a_folder_that_is_mounted_whole(overlay: str) -> None:
+    (pod,) = [each for one, each in kustomize_pods(rendered(overlay).manifests)
+              if one.kind == "Deployment"]  # fmt: skip
+    (container,) = pod["containers"]
+    (named,) = [each["value"] for each in container["env"] if each["name"] == VARIABLE]
+    (mount,) = [each for each in container["volumeMounts"] if each["name"] == "keys"]
+    assert Path(named).parent == Path(mount["mountPath"])
+    assert mount["readOnly"] is True
+    assert "subPath" not in mount  # the kubelet would never change the file
+    (volume,) = [each for each in pod["volumes"] if each["name"] == "keys"]
+    secret = volume["secret"]
+    assert (secret["secretName"], secret["defaultMode"]) == ("millwright-keys", 0o440)
+    assert not secret.get("optional")
+    assert f"--from-file={Path(named).name}" in DOCUMENT
+
+
+def test_the_proxy_takes_what_the_service_takes_and_leads_to_what_needs_a_key() -> None:
+    text = (DOCKER / "nginx" / "millwright.conf").read_text(encoding="utf-8")
+    bodies = re.findall(r"client_max_body_size (\d+)m;", text)
+    assert all(int(most) * 2**20 >= Serving().most_bytes for most in bodies)
+    assert len(bodies) == 1
+    led = re.findall(r"location (?:= )?(\S+) \{\n        proxy_pass", text)
+    assert led == ["/v1/", "/openapi.json"]
+    assert re.findall(r"ssl_protocols (.*);", text) == ["TLSv1.2 TLSv1.3"]
+    assert "Strict-Transport-Security" in text
+    assert not re.search(r"listen \S*\b80\b", text)
 
 
 @pytest.mark.parametrize(("ended", "told"), [(0, 0), (1, 1), (2, 2), (3, 0)])
