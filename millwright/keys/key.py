@@ -19,7 +19,13 @@ Role = Literal["predict", "operate"]
 Condition = Literal["valid", "expired", "revoked"]
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 
-Moment = Annotated[AwareDatetime, AfterValidator(lambda moment: moment.astimezone(UTC))]
+# Within years that every time zone has.
+_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+Moment = Annotated[
+    AwareDatetime,
+    Field(ge=_FIRST, lt=_LAST),
+    AfterValidator(lambda moment: moment.astimezone(UTC)),
+]
 
 _MARK = "mw_"
 _ID, _SECRET = 6, 32  # bytes; written as hexadecimal digits, two for each

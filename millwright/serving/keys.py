@@ -68,10 +68,26 @@ class KeyRing:
         self.fault: str | None = None
         self._named = named
         self._signature: file.Signature | None = None
-        self.look()
+        self._read()
 
     def look(self) -> None:
-        """Read the file again if it is another than before. It never raises."""
+        """Read the file again if it is another than before, and log what that changed.
+
+        It never raises, and takes some microseconds where nothing changed.
+        """
+        before, fault = self.now, self.fault
+        self._read()
+        if self.fault is None and self.now is not before:
+            LOG.info("keys that may be used: %d, by %s", self.usable(), self.path)
+        elif self.fault is not None and self.fault != fault:
+            LOG.error("%s", self.fault)
+
+    def usable(self) -> int:
+        """How many keys may be used at this moment."""
+        entries, now = self.now.entries.values(), datetime.now(UTC)
+        return sum(key is not None and key.condition(now) == "valid" for _, key in entries)
+
+    def _read(self) -> None:
         try:
             signature = file.signature(self.path)
             if signature == self._signature:
@@ -83,23 +99,22 @@ class KeyRing:
             self._keep(str(err))
         except OSError as err:
             self._keep(f"cannot read {self.path}: {err.strerror}; let the service read it")
+        except Exception as err:  # whoever follows the file has to go on following it
+            self._keep(f"cannot read {self.path}: {type(err).__name__}; put back what was there")
         else:
             self._signature = signature
-
-    def usable(self) -> int:
-        """How many keys may be used at this moment."""
-        entries, now = self.now.entries.values(), datetime.now(UTC)
-        return sum(key is not None and key.condition(now) == "valid" for _, key in entries)
 
     def _take(self, book: Book) -> None:
         entries = {key.id.encode(): Entry(bytes.fromhex(key.hash), key) for key in book.keys}
         self.now, self.fault = Keys("guarded", entries), None
-        LOG.info("%d keys may be used, by %s", self.usable(), self.path)
 
     def _miss(self) -> None:
         if self._named or self.now.door != "open":
             self.now = Keys("closed")
-            self._report(f"{self.path} is gone, and nobody is answered until it is back")
+            self._report(
+                f"{self.path} is not there, and nobody is answered until it is; put it back, or "
+                f"make a key: {WAY_OUT}"
+            )
 
     def _keep(self, fault: str) -> None:
         if self.now.door == "open":  # somebody wants keys, and it cannot be said which
@@ -107,9 +122,7 @@ class KeyRing:
         self._report(fault)
 
     def _report(self, fault: str) -> None:
-        self._signature = None
-        if fault != self.fault:
-            LOG.error("%s", fault)
+        self._signature = None  # so that the file is read as soon as it is mended
         self.fault = fault
 
 

@@ -152,7 +152,7 @@ def test_a_file_that_is_gone_closes_the_door_until_it_is_back(path: Path) -> Non
     for _ in range(2):
         ring.look()
         assert (ring.now.door, found(ring, shown)) == ("closed", None)
-        assert "is gone" in str(ring.fault)
+        assert "is not there" in str(ring.fault)
     path.write_text("{")  # what is broken then brings back no keys
     ring.look()
     assert (ring.now.door, found(ring, shown)) == ("closed", None)
@@ -202,7 +202,7 @@ def test_a_file_that_is_named_must_be_there(
     monkeypatch.setenv("MILLWRIGHT_KEYS", str(tmp_path / "mounted.json"))
     ring = key_ring(State(tmp_path, "local"))
     assert ring.now.door == "closed"
-    with pytest.raises(ConfigurationError, match=r"who may ask it: .*mounted.json is gone"):
+    with pytest.raises(ConfigurationError, match=r"who may ask it: .*mounted.json is not there"):
         check_exposure("127.0.0.1", ring)
     monkeypatch.delenv("MILLWRIGHT_KEYS")
     assert key_ring(State(tmp_path, "local")).now.door == "open"

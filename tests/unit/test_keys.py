@@ -207,7 +207,8 @@ def test_what_cannot_be_a_key_is_refused() -> None:
     for change in (
         {"name": "two words"}, {"name": "a\nb"}, {"name": "a\n"}, {"role": "root"}, {"id": "x"},
         {"hash": ""}, {"created": datetime(2026, 1, 1)},  # noqa: DTZ001 - without a zone
-        {"secret": "x"},
+        {"secret": "x"}, {"expires": "0001-01-01T00:00:00+14:00"},
+        {"expires": "9999-12-31T23:59:59-14:00"},
     ):  # fmt: skip
         with pytest.raises(ValidationError):
             Key.model_validate({**values, **change})
