@@ -63,7 +63,7 @@ def endpoints(state: State) -> Endpoints:
 
 
 def endpoint(server: str, state: State) -> str:
-    """The URL of one server of an environment.
+    """The URL of one server of an environment, password included.
 
     Raises:
         ConfigurationError: it is neither named nor started here, or its URL is of another kind.

@@ -159,6 +159,14 @@ class State:
         """The prediction service, where it runs on this machine: its log and its address."""
         return self.root / fleet / "service"
 
+    def predictions(self, fleet: str) -> Path:
+        """The prediction log, where no PostgreSQL keeps it."""
+        return self.root / fleet / "predictions"
+
+    def journals(self, fleet: str) -> Path:
+        """Answers on their way to the prediction log."""
+        return self.root / fleet / "journal"
+
     def reports(self, fleet: str) -> Path:
         """HTML reports on batches and on models."""
         return self.root / fleet / "reports"

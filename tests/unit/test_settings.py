@@ -78,7 +78,8 @@ def test_asking_where_state_lies_creates_nothing(
 def folders(found: State, fleet: str) -> list[Path]:
     return [
         found.raw(fleet), found.quarantine(fleet), found.offline(fleet), found.detectors(fleet),
-        found.releases(fleet), found.reports(fleet),
+        found.releases(fleet), found.reports(fleet), found.predictions(fleet),
+        found.journals(fleet),
     ]  # fmt: skip
 
 
