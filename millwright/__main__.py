@@ -12,6 +12,7 @@ from millwright.doctor import command as doctor
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
 from millwright.keys import command as keys
+from millwright.prediction_log import command as predictions
 from millwright.process import prepare, settle
 from millwright.services import command as services
 from millwright.serving import command as serving
@@ -62,6 +63,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
     doctor.add_parser(verbs)
     serving.add_parser(verbs)
     keys.add_parser(verbs)
+    predictions.add_parser(verbs)
     benchmark.add_parser(verbs)
 
     release_commands.add_parser(verbs)

@@ -112,7 +112,9 @@ class Segment:
 
     def close(self) -> None:
         """Let go of it; the file stays, for whoever finds it."""
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def remove(self) -> None:
         """Delete it, for good even after a power cut."""
@@ -203,9 +205,9 @@ class Journal:
 
     def close(self) -> None:
         """Let go of all segments, for another process to take them over."""
-        for segment in self.minded():
+        self.finish()
+        for segment in self.finished:
             segment.close()
-        self.current, self.finished = None, []
 
 
 def waiting(folder: Path) -> Iterator[Path]:
@@ -217,3 +219,19 @@ def waiting(folder: Path) -> Iterator[Path]:
     for name in names:
         if not name.startswith(".") and not name.endswith((REFUSED, DAMAGED)):
             yield folder / name
+
+
+def held(folder: Path) -> tuple[int, int]:
+    """How many answers and outcomes wait in a folder, of whichever process, and their bytes."""
+    counted = size = 0
+    for path in waiting(folder):
+        with suppress(FileNotFoundError):  # it has just been taken
+            data = path.read_bytes()
+            counted += packing.count(data)
+            size += len(data)
+    return counted, size
+
+
+def aside(folder: Path) -> list[Path]:
+    """The files that were put aside for somebody to look at."""
+    return sorted(path for end in (REFUSED, DAMAGED) for path in folder.glob(f"*{end}"))

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millwright.prediction_log.content import TIME, form
 
@@ -90,3 +91,36 @@ def labels(
 
 def _microseconds(moment: datetime) -> int:
     return (moment - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def scores(joined: pa.Table) -> list[dict[str, Any]]:
+    """How well each release did in each role, as far as it is known what became of the machines.
+
+    Of `predictions` that said something, `known` have a label; `alarms`, `failures` and `caught`
+    (both) are of those. `precision` is the share of alarms that came true, `recall` that of
+    failures that were foretold, None where there was none.
+    """
+    alarm, label = joined["alarm"], joined["label"]
+    known = pc.is_valid(label)
+    marks = {
+        "predictions": pc.is_valid(alarm),
+        "known": known,
+        "alarms": pc.and_(known, alarm),
+        "failures": label,
+        "caught": pc.and_(label, alarm),
+    }
+    by = ["release", "role"]
+    counted = joined.select(by).filter(pc.is_valid(alarm))
+    for name, mark in marks.items():
+        column: Any = mark.filter(pc.is_valid(alarm)).cast(pa.int64())
+        counted = counted.append_column(name, column)
+    sums = counted.group_by(by).aggregate([(name, "sum") for name in marks])
+    found = []
+    for row in sums.sort_by([(name, "ascending") for name in by]).to_pylist():
+        each = {name: row[f"{name}_sum"] or 0 for name in marks}
+        shares = {
+            "precision": each["caught"] / each["alarms"] if each["alarms"] else None,
+            "recall": each["caught"] / each["failures"] if each["failures"] else None,
+        }
+        found.append({**{name: row[name] for name in by}, **each, **shares})
+    return found

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -178,7 +179,7 @@ def test_a_connection_that_breaks_in_the_middle_leaves_nothing_half_done(
 
 @contextlib.contextmanager
 def relay(port: int, path: str) -> Iterator[None]:
-    """A TCP port that leads to the socket of a server, for one connection."""
+    """A TCP port that leads to the socket of a server; all connections must end in the block."""
 
     def pass_on(source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -186,8 +187,7 @@ def relay(port: int, path: str) -> Iterator[None]:
                 target.sendall(data)
             target.shutdown(socket.SHUT_WR)
 
-    def accept() -> None:
-        near, _ = listening.accept()
+    def lead(near: socket.socket) -> None:
         with near, socket.socket(socket.AF_UNIX) as far:
             far.connect(path)
             back = threading.Thread(target=pass_on, args=(far, near))
@@ -195,11 +195,16 @@ def relay(port: int, path: str) -> Iterator[None]:
             pass_on(near, far)
             back.join()
 
-    with socket.create_server(("127.0.0.1", port)) as listening:
-        accepting = threading.Thread(target=accept)
-        accepting.start()
+    with socket.create_server(("127.0.0.1", port)) as listening, ThreadPoolExecutor() as leading:
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    leading.submit(lead, listening.accept()[0])
+
+        leading.submit(accept)
         yield
-        accepting.join(60)
+        listening.shutdown(socket.SHUT_RDWR)
 
 
 def test_answers_wait_while_the_server_is_away_and_go_there_when_it_is_back(
@@ -229,6 +234,27 @@ def test_answers_wait_while_the_server_is_away_and_go_there_when_it_is_back(
     assert log.status().fault is None
     monkeypatch.setenv("MILLWRIGHT_POSTGRES_URL", postgres_url)
     assert ids(staging) == of(1, 2, 3)
+
+
+def test_a_server_that_does_not_answer_keeps_no_service_waiting(
+    staging: State, open_log: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        url = f"postgresql://postgres@127.0.0.1:{frozen.getsockname()[1]}/plant"
+        monkeypatch.setenv("MILLWRIGHT_POSTGRES_URL", url)
+        log = open_log(staging)
+        log.start()
+        log.append(scored(0))
+        near, _ = frozen.accept()
+        with near:
+            for number in range(1, 50):
+                log.append(scored(number))
+            found = log.status()
+            assert (found.appended, found.waiting, found.lost) == (150, 150, 0)
+            log.close(0.01)
+        frozen.close()
+        log.close(20)
+    assert log.status().waiting == 150
 
 
 def test_two_services_may_begin_at_once(staging: State, open_log: Open) -> None:
