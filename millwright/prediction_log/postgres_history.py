@@ -1,11 +1,16 @@
-"""Reading the prediction log from PostgreSQL."""
+"""Reading the prediction log from PostgreSQL.
+
+Many rows come by Arrow, few by a connection that is made much sooner.
+"""
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
+from typing import Any
 
 import pyarrow as pa
 
 from millwright.endpoints import with_parameters
-from millwright.postgres.connection import connect_arrow, errors_named
+from millwright.postgres.connection import connect, connect_arrow, errors_named
 from millwright.prediction_log.content import LOSSES, OUTCOMES, PREDICTIONS
 from millwright.prediction_log.history import COUNTS, Selection
 from millwright.prediction_log.postgres_sink import schema_of
@@ -32,7 +37,7 @@ class PostgresHistory:
 
     def newest(self, machine: str, limit: int) -> pa.Table:
         """The last predictions of a machine, which an index finds."""
-        return self._fetch(
+        return self._fetch_few(
             PREDICTIONS,
             "predictions",
             f"{_where('asked_at', Selection(machine=machine))} "
@@ -42,7 +47,7 @@ class PostgresHistory:
     def counts(self, selection: Selection) -> pa.Table:
         """Predictions and alarms by release, role and status."""
         by = 'release, role COLLATE "C", status COLLATE "C"'
-        return self._fetch(
+        return self._fetch_few(
             COUNTS,
             f"(SELECT release, role, status, count(*) AS predictions, "
             f"count(*) FILTER (WHERE alarm) AS alarms FROM {self._name('predictions')}"
@@ -57,13 +62,13 @@ class PostgresHistory:
     def losses(self, selection: Selection) -> pa.Table:
         """What is missing."""
         only = Selection(selection.since, selection.until)
-        return self._fetch(LOSSES, "losses", _where("at", only))
+        return self._fetch_few(LOSSES, "losses", _where("at", only))
 
     def layouts(self) -> dict[int, Layout]:
         """The names of columns and views, by number."""
         return {
             row["layout"]: Layout(tuple(row["columns"]), tuple(row["views"]))
-            for row in self._fetch(_LAYOUTS, "layouts", "").to_pylist()
+            for row in self._fetch_few(_LAYOUTS, "layouts", "").to_pylist()
         }
 
     def _fetch(self, form: pa.Schema, source: str, rest: str) -> pa.Table:
@@ -74,14 +79,34 @@ class PostgresHistory:
             connect_arrow(with_parameters(url, _OPTIONS, {})) as connection,
             connection.cursor() as cursor,
         ):
-            cursor.execute(f"SELECT to_regclass({literal(self._name('predictions'))})::text")
-            if cursor.fetchone() == (None,):
+            if not self._begun(cursor):
                 return form.empty_table()
-            place = source if source.startswith("(") else self._name(source)
-            names = ", ".join(map(quoted, form.names))
-            cursor.execute(f"SELECT {names} FROM {place}{rest}")
+            cursor.execute(self._select(form, source, rest))
             rows: pa.Table = cursor.fetch_arrow_table()
             return rows.cast(form)
+
+    def _fetch_few(self, form: pa.Schema, source: str, rest: str) -> pa.Table:
+        """The same, row by row."""
+        url = self.url()
+        with (
+            errors_named(url, "read the prediction log"),
+            closing(connect(with_parameters(url, _OPTIONS, {}))) as connection,
+            connection.cursor() as cursor,
+        ):
+            if not self._begun(cursor):
+                return form.empty_table()
+            cursor.execute(self._select(form, source, rest))
+            rows = [dict(zip(form.names, row, strict=True)) for row in cursor.fetchall()]
+            return pa.Table.from_pylist(rows, form)
+
+    def _begun(self, cursor: Any) -> bool:
+        """Whether there are tables."""
+        cursor.execute(f"SELECT to_regclass({literal(self._name('predictions'))})::text")
+        return bool(cursor.fetchone() != (None,))
+
+    def _select(self, form: pa.Schema, source: str, rest: str) -> str:
+        place = source if source.startswith("(") else self._name(source)
+        return f"SELECT {', '.join(map(quoted, form.names))} FROM {place}{rest}"
 
     def _name(self, table: str) -> str:
         return f"{quoted(self.schema)}.{quoted(table)}"
