@@ -61,8 +61,9 @@ class Intake:
                     self.fault = None
 
     def lose(self, records: int, reason: str) -> None:
-        """Count what cannot be logged."""
+        """Count what was handed over and cannot be logged."""
         with self._lock:
+            self.appended += records
             self._lose(records, reason)
 
     def write_held(self) -> None:

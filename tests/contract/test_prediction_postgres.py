@@ -18,9 +18,6 @@ import numpy as np
 import psycopg2
 import pyarrow as pa
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit"))
-
 from killed_log import COMMITTED, LAST
 from scored import START, scored
 
@@ -138,9 +135,9 @@ def test_both_places_give_equal_tables(staging: State, open_log: Open) -> None:
 def test_a_segment_whose_process_died_after_its_commit_is_not_taken_twice(
     staging: State, postgres_url: str, open_log: Open
 ) -> None:
-    unit = Path(__file__).parent.parent / "unit"
-    paths = os.pathsep.join([str(unit.parents[1]), str(unit)])
-    words = [str(unit / "killed_log.py"), str(staging.journals(FLEET)), COMMITTED, postgres_url]
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(tests.parent), str(tests)])
+    words = [str(tests / "killed_log.py"), str(staging.journals(FLEET)), COMMITTED, postgres_url]
     done = subprocess.run(
         [sys.executable, *words], env={**os.environ, "PYTHONPATH": paths},
         stdout=subprocess.PIPE, check=False,

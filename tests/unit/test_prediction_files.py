@@ -60,12 +60,13 @@ def moment(number: int) -> datetime:
     return datetime.fromtimestamp(START / 1e6, UTC) + timedelta(seconds=number)
 
 
-def run(folder: Path, place: str, *url: str) -> list[int]:
+def run(folder: Path, place: str) -> list[int]:
     """The numbers of the batches that a process says it has logged before it is killed."""
-    here = Path(__file__)
+    tests = Path(__file__).parents[1]
+    paths = os.pathsep.join([str(tests.parent), str(tests)])
     done = subprocess.run(
-        [sys.executable, str(here.with_name("killed_log.py")), str(folder), place, *url],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(here.parents[2]), str(here.parent)])},
+        [sys.executable, str(tests / "killed_log.py"), str(folder), place],
+        env={**os.environ, "PYTHONPATH": paths},
         stdout=subprocess.PIPE,
         check=False,
     )

@@ -3,6 +3,8 @@
 import errno
 import logging
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -332,7 +334,7 @@ def test_a_batch_that_makes_no_sense_is_counted_and_not_raised(
 ) -> None:
     log = PredictionLog(tmp_path, shelf)
     log.append(scored(1, latency=np.zeros(2)))
-    assert log.status().lost == 3
+    assert (log.status().appended, log.status().lost) == (3, 3)
     log._drain.work()
     ((lost, reason),) = shelf.losses
     assert lost == 3
@@ -391,3 +393,21 @@ def test_a_sink_is_opened_when_it_is_needed_and_again_until_it_can_be(
     assert log._drain.work()
     assert shelf.ids == ids(1)
     assert list(journal.waiting(tmp_path / "absent")) == []
+
+
+def test_a_service_starts_and_answers_without_the_libraries_of_a_sink(tmp_path: Path) -> None:
+    tests = Path(__file__).parents[1]
+    program = (
+        "import sys, pathlib; from scored import scored; from millwright.settings import State\n"
+        "from millwright.prediction_log import opening\n"
+        "log = opening.open_log(State(pathlib.Path(sys.argv[1]), 'staging'), 'plant')\n"
+        "log.append(scored(1)); assert log.status().waiting == 3\n"
+        "late = {'pyarrow', 'duckdb', 'psycopg2', 'adbc_driver_manager', 'pandas', 'feast'}\n"
+        "assert not late & set(sys.modules), late & set(sys.modules)"
+    )
+    paths = os.pathsep.join([str(tests.parent), str(tests)])
+    subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)],
+        env={**os.environ, "PYTHONPATH": paths},
+        check=True,
+    )
