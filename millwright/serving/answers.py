@@ -10,31 +10,33 @@ from pydantic_core import to_json
 
 from millwright.fleet import Costs
 from millwright.serving.predictions import EPOCH, OUTCOMES
-from millwright.serving.releases import Loaded
 from millwright.serving.rows import NEVER, STATUSES
 from millwright.serving.scoring import Part, Scored
 
 
 def written(parts: Sequence[Part], as_of: int, explain: int) -> bytes:
     """The answer for some machines, in their order, as JSON."""
+    return to_json(described(parts, as_of, explain))
+
+
+def described(parts: Sequence[Part], as_of: int, explain: int) -> dict[str, Any]:
+    """The answer for some machines, at least one, in their order."""
     loaded = {part.scored.loaded: part.scored.loaded.release.manifest for part in parts}
     first = next(iter(loaded.values()))
-    return to_json(
-        {
-            "model": first.name,
-            "as_of": iso(as_of),
-            "currency": first.costs.currency,
-            "releases": [
-                {
-                    "version": each.version,
-                    "feature_service": each.feature_service,
-                    "threshold": each.threshold,
-                }
-                for each in loaded.values()
-            ],
-            "predictions": _predictions(parts, explain),
-        }
-    )
+    return {
+        "model": first.name,
+        "as_of": iso(as_of),
+        "currency": first.costs.currency,
+        "releases": [
+            {
+                "version": each.version,
+                "feature_service": each.feature_service,
+                "threshold": each.threshold,
+            }
+            for each in loaded.values()
+        ],
+        "predictions": _predictions(parts, explain),
+    }
 
 
 def expected_cost(probability: float, alarm: bool, costs: Costs) -> float:
@@ -123,7 +125,7 @@ def _reasons(scored: Scored, rows: Sequence[int], most: int) -> list[list[dict[s
     """The columns that moved each probability most, the largest first."""
     from millwright.trees import contributions
 
-    columns = _columns(scored.loaded)
+    columns = scored.loaded.columns
     matrix = scored.matrix[list(rows)]
     moved = contributions(scored.loaded.release.booster, matrix)[:, :-1]
     largest = np.argsort(-np.abs(moved), axis=1, kind="stable")[:, :most]
@@ -140,7 +142,3 @@ def _reasons(scored: Scored, rows: Sequence[int], most: int) -> list[list[dict[s
         ]
         for row, best, values, moves in zip(rows, largest.tolist(), matrix, moved, strict=True)
     ]
-
-
-def _columns(loaded: Loaded) -> list[str]:
-    return loaded.release.manifest.encoder.columns

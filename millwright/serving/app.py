@@ -19,23 +19,39 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from millwright.errors import InputError, MillwrightError
+from millwright.prediction_log.log import PredictionLog
 from millwright.serving import answers, bodies, openapi
+from millwright.serving.access import Access
 from millwright.serving.answers import micros
 from millwright.serving.features import OnlineReader
+from millwright.serving.keys import KeyRing
+from millwright.serving.load import Load
+from millwright.serving.logged import batch
 from millwright.serving.metrics import Metrics
 from millwright.serving.observed import Observed
+from millwright.serving.operations import Operations
 from millwright.serving.policy import Policy
 from millwright.serving.predictions import PredictionRequest, moment
+from millwright.serving.rate import Limit
 from millwright.serving.readiness import Readiness
 from millwright.serving.releases import Releases
-from millwright.serving.scoring import Answer, NoReleaseError, Question, Scored, Scorer, Waiting
+from millwright.serving.scoring import (
+    Answer,
+    NoReleaseError,
+    Question,
+    Scored,
+    Scorer,
+    Scoring,
+    Waiting,
+)
 from millwright.serving.supervision import HEARTBEAT, Post
 from millwright.serving.workers import Workers
-from millwright.settings import Serving
+from millwright.settings import Serving, State
 
 LOG = logging.getLogger(__name__)
 FOLLOWING = 0.25  # seconds between two looks at which releases should be in use
 THREADS = 2
+CLOSING = 5.0  # seconds that the prediction log has to bring away what it can, in the end
 
 Result = TypeVar("Result")
 
@@ -47,17 +63,24 @@ class Service:
         self,
         releases: Releases,
         reader: OnlineReader,
+        log: PredictionLog,
+        ring: KeyRing,
+        where: State,
         settings: Serving,
         post: Post | None = None,
     ) -> None:
         self.releases = releases
+        self.log = log
+        self.ring = ring
         self.settings = settings
         self.deadline = settings.deadline_ms / 1000
         self.metrics = Metrics(self._gauges)
         self.workers = Workers(THREADS)
         self.readiness = Readiness(releases, reader)
         policy = Policy(settings.stale, settings.missing)
-        self.scorer = Scorer(releases, reader, policy, self._log, self._deliver)
+        self.scorer = Scorer(releases, reader, policy, self._logged, self._deliver)
+        self.overviewing = Scoring(releases, reader, policy, lambda _: None)
+        self.operations = Operations(self, where)
         self._post = post
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -71,8 +94,13 @@ class Service:
                 Route("/ready", self.ready),
                 Route("/metrics", self.expose),
                 Route("/openapi.json", self.openapi),
+                *self.operations.routes,
             ],
-            middleware=[Middleware(Observed, metrics=self.metrics)],
+            middleware=[
+                Middleware(Observed, metrics=self.metrics),
+                Middleware(Access, ring=self.ring, keys=self._limit(), strangers=self._limit()),
+                Middleware(Load, most=self.settings.in_flight),
+            ],
             exception_handlers={HTTPException: _fault},
             lifespan=self._following,
         )
@@ -162,20 +190,31 @@ class Service:
         with contextlib.suppress(RuntimeError):  # it has ended, and nobody waits any more
             self._loop.call_soon_threadsafe(_resolve, told)
 
-    def _log(self, scored: Scored) -> None:
+    def _limit(self) -> Limit:
+        return Limit(self.settings.requests_per_second, self.settings.burst)
+
+    def _logged(self, scored: Scored) -> None:
+        self.log.append(batch(scored))
         self.metrics.scored(scored)
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
+        status = self.log.status()
         return {
+            "log_written": ("Answers and outcomes that are in the prediction log", status.written),
+            "log_waiting": ("Answers and outcomes on their way to the log", status.waiting),
+            "log_waiting_bytes": ("What these take on disk and in memory", status.waiting_bytes),
+            "log_lost": ("Answers and outcomes that the log has lost", status.lost),
+            "keys_fault": ("1 while the keys cannot be read", int(self.ring.fault is not None)),
             "unshadowed": (
                 "Predictions that no shadow made, for it failed or was too slow",
                 self.scorer.unshadowed,
-            )
+            ),
         }
 
     @contextlib.asynccontextmanager
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
         self._loop = asyncio.get_running_loop()
+        self.log.start()
         tasks = [asyncio.create_task(self._follow())]
         if self._post:
             self._post.watch()
@@ -185,13 +224,15 @@ class Service:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.to_thread(self.log.close, CLOSING)
 
     async def _follow(self) -> None:
         """Look for other releases now and then, in a thread of its own."""
         looking = Workers(1)
         while True:
-            with contextlib.suppress(TimeoutError):  # a slow disk: the next look waits its turn
-                await looking.run(self.releases.refresh, 60.0)
+            for look in (self.ring.look, self.releases.refresh):
+                with contextlib.suppress(TimeoutError):  # a slow disk: the next look waits its turn
+                    await looking.run(look, 60.0)
             await asyncio.sleep(FOLLOWING)
 
 

@@ -64,9 +64,11 @@ def _serve(asked: argparse.Namespace) -> int:
     # Late, so that other verbs do not wait for them; XGBoost, so that no prediction does.
     import xgboost  # noqa: F401
 
+    from millwright.prediction_log.opening import open_log
     from millwright.serving import server
     from millwright.serving.app import Service
     from millwright.serving.features import open_reader
+    from millwright.serving.keys import check_exposure, key_ring
     from millwright.serving.releases import Releases
     from millwright.serving.supervision import Post
 
@@ -78,12 +80,15 @@ def _serve(asked: argparse.Namespace) -> int:
         listening = server.listen(asked.host, asked.port)
     with listening:
         _configure_log()
+        ring = key_ring(where)
+        check_exposure(listening.getsockname()[0], ring)
         reader = open_reader(where, settings.serving.store_timeout_ms / 1000)
         current = Releases(where.environment, fleet, where.releases(fleet), pinned)
         current.refresh()
         if pinned and current.refused:
             raise ReleaseError(current.refused)
-        service = Service(current, reader, settings.serving, post)
+        log = open_log(where, fleet)
+        service = Service(current, reader, log, ring, where, settings.serving, post)
         if post and not post.wait(current.refresh):
             return 0
         used = current.routes.champion.release.folder.name if current.routes else "none yet"
@@ -115,12 +120,14 @@ def _stop(asked: argparse.Namespace, where: State) -> int:
 
 def _supervise(asked: argparse.Namespace, settings: Serving) -> int:
     from millwright.serving import server
+    from millwright.serving.keys import check_exposure, key_ring
     from millwright.serving.supervision import Supervisor
 
     command = [sys.executable, "-m", "millwright", "serve", "--stack", asked.stack]
     command += ["--fleet", asked.fleet] if asked.fleet else []
     command += ["--release", str(asked.release)] if asked.release else []
     with server.listen(asked.host, asked.port) as listening:
+        check_exposure(listening.getsockname()[0], key_ring(state(asked.stack)))
         terminal.say(f"supervising a service at {server.address(listening)}")
         return Supervisor(command, listening, standby=settings.standby).run()
 

@@ -39,6 +39,11 @@ class Loaded:
         return self.release.manifest.version
 
     @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the model's columns."""
+        return tuple(self.release.manifest.encoder.columns)
+
+    @cached_property
     def plan(self) -> Plan:
         """What it reads."""
         return Plan(self.release.manifest.views)
@@ -115,6 +120,15 @@ class Releases:
         except Exception as err:  # whatever a broken disk or folder makes of it, the old one stays
             faults = [f"the champion cannot be loaded: {type(err).__name__}"]
         self._refuse("; ".join(faults) or None)
+
+    def prepare(self, version: int) -> None:
+        """Prove and load a release, so that it can be used at once.
+
+        Raises:
+            InputError: there is no such release.
+            ReleaseError: it is broken, or refused as another service's.
+        """
+        self._loaded(traffic.named(self.folder, version))
 
     def _wanted(self) -> tuple[Routes, list[str]]:
         """The releases that should be in use, without those that cannot be, and why not."""

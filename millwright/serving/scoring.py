@@ -106,10 +106,8 @@ class Scoring:
         self.releases = releases
         self.reader = reader
         self.policy = policy
-        self.unshadowed = 0
         self._log = log
         self._ids = Ids()
-        self._shadowed: Queue[tuple[tuple[Loaded, ...], Scored]] = Queue(MOST_SHADOWED)
 
     def score(self, questions: Sequence[Question]) -> list[Answer]:
         """Answer questions now, in this thread; all of them, or none.
@@ -128,8 +126,7 @@ class Scoring:
             for row, (question, place) in enumerate(places):
                 answers[question][place] = Part(scored, row)
             self._log(scored)
-            if routes.shadows and role != SHADOW and scored.source == "store":
-                self._put_to_shadows(routes.shadows, scored)
+            self._afterwards(routes, scored)
         return [[part for part in answer if part] for answer in answers]
 
     def _scored(
@@ -170,24 +167,8 @@ class Scoring:
             source="store" if given is None else "readings",
         )
 
-    def _put_to_shadows(self, shadows: tuple[Loaded, ...], scored: Scored) -> None:
-        try:
-            self._shadowed.put_nowait((shadows, scored))
-        except Full:
-            self.unshadowed += len(shadows) * len(scored.machines)
-
-    def _shadow_of(self, shadow: Loaded, scored: Scored) -> Scored:
-        rows = scored.rows
-        if shadow.plan != scored.loaded.plan:
-            rows = read(self.reader, shadow.plan, scored.machines, scored.as_of)
-        began = time.perf_counter()
-        outcomes, matrix, probabilities = _predicted(shadow, rows, self.policy)
-        return Scored(
-            loaded=shadow, role=SHADOW, ids=self._ids.some(len(scored.machines)),
-            machines=scored.machines, as_of=scored.as_of, asked_at=scored.asked_at,
-            latency=np.full(len(scored.machines), time.perf_counter() - began), rows=rows,
-            matrix=matrix, outcomes=outcomes, probabilities=probabilities, source="store",
-        )  # fmt: skip
+    def _afterwards(self, routes: Routes, scored: Scored) -> None:
+        """What else is to be done about what was scored: nothing here."""
 
 
 class Scorer(Scoring):
@@ -197,7 +178,9 @@ class Scorer(Scoring):
         self, releases: Releases, reader: OnlineReader, policy: Policy, log: Log, done: Done
     ) -> None:
         super().__init__(releases, reader, policy, log)
+        self.unshadowed = 0
         self._done = done
+        self._shadowed: Queue[tuple[tuple[Loaded, ...], Scored]] = Queue(MOST_SHADOWED)
         self._small: SimpleQueue[Waiting] = SimpleQueue()
         self._large: SimpleQueue[Waiting] = SimpleQueue()
         for line in (self._small, self._large):
@@ -225,6 +208,28 @@ class Scorer(Scoring):
                 return [found for each in batch for found in self._answered([each])]
             return [(each, err) for each in batch]
         return list(zip(batch, answers, strict=True))
+
+    def _afterwards(self, routes: Routes, scored: Scored) -> None:
+        shadows = routes.shadows
+        if not shadows or scored.source != "store":
+            return
+        try:
+            self._shadowed.put_nowait((shadows, scored))
+        except Full:
+            self.unshadowed += len(shadows) * len(scored.machines)
+
+    def _shadow_of(self, shadow: Loaded, scored: Scored) -> Scored:
+        rows = scored.rows
+        if shadow.plan != scored.loaded.plan:
+            rows = read(self.reader, shadow.plan, scored.machines, scored.as_of)
+        began = time.perf_counter()
+        outcomes, matrix, probabilities = _predicted(shadow, rows, self.policy)
+        return Scored(
+            loaded=shadow, role=SHADOW, ids=self._ids.some(len(scored.machines)),
+            machines=scored.machines, as_of=scored.as_of, asked_at=scored.asked_at,
+            latency=np.full(len(scored.machines), time.perf_counter() - began), rows=rows,
+            matrix=matrix, outcomes=outcomes, probabilities=probabilities, source="store",
+        )  # fmt: skip
 
     def _shadow(self) -> None:
         while True:

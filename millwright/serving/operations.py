@@ -1,0 +1,240 @@
+"""The endpoints beside prediction: the fleet, a machine's history, releases, and feedback."""
+
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic_core import to_json
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from millwright import release as releases
+from millwright import traffic
+from millwright.configuration import Strict
+from millwright.errors import InputError, MillwrightError, ReleaseError
+from millwright.prediction_log.opening import recent
+from millwright.serving import bodies, logged
+from millwright.serving.overview import Fleet
+from millwright.serving.predictions import EPOCH
+from millwright.serving.scoring import NoReleaseError
+from millwright.serving.workers import Workers
+from millwright.settings import State
+from millwright.traffic import Traffic
+
+if TYPE_CHECKING:
+    from millwright.serving.app import Service
+
+LOG = logging.getLogger(__name__)
+MOST_SHOWN = 1_000
+SHOWN = 20
+PATIENCE = 30.0  # seconds for what looks at a whole fleet, or proves a release
+CHANGE = 120.0  # seconds to prove a release
+
+Result = TypeVar("Result")
+
+
+class ChampionRequest(Strict):
+    """The release that is to be the champion."""
+
+    version: int = Field(gt=0, strict=True)
+
+
+class Operations:
+    """What the service can be asked besides predictions. What waits, waits in threads."""
+
+    def __init__(self, service: "Service", state: State) -> None:
+        self.service = service
+        self.state = state
+        self.fleet = service.releases.fleet
+        self.overviews = Fleet(service.overviewing)
+        self._reading = Workers(2)
+        self._changing = Workers(1)
+
+    @property
+    def routes(self) -> list[Route]:
+        """The endpoints."""
+        return [
+            Route("/v1/fleet", self.overview),
+            Route("/v1/machines/{machine}/predictions", self.history),
+            Route("/v1/feedback", self.feedback, methods=["POST"]),
+            Route("/v1/releases", self.released),
+            Route("/v1/releases/champion", self.promote, methods=["PUT"]),
+            Route("/v1/releases/rollback", self.rollback, methods=["POST"]),
+            Route("/v1/releases/traffic", self.split, methods=["PUT"]),
+        ]
+
+    async def overview(self, request: Request) -> Response:
+        """The whole fleet, the most urgent machines first."""
+        limit = _number(request, "limit", SHOWN, MOST_SHOWN)
+        as_of = _moment(request)
+
+        def told() -> dict[str, Any]:
+            return self.overviews.overview(as_of).told(limit)
+
+        return _json(await self._done(self._reading, told, PATIENCE))
+
+    async def history(self, request: Request) -> Response:
+        """The last predictions of a machine, as they were logged."""
+        limit, machine = (
+            _number(request, "limit", SHOWN, MOST_SHOWN),
+            request.path_params["machine"],
+        )
+
+        def told() -> dict[str, Any]:
+            rows = recent(self.state, self.fleet, machine, limit)
+            return logged.answer(machine, rows)
+
+        return _json(await self._done(self._reading, told, PATIENCE))
+
+    async def feedback(self, request: Request) -> Response:
+        """What became of machines."""
+        asked = await bodies.read(request, logged.FeedbackRequest, self.service.settings)
+        now = datetime.now(UTC)
+        for place, each in enumerate(asked.outcomes):
+            if not EPOCH <= each.observed_at <= now:
+                raise HTTPException(
+                    422, f"outcomes.{place}.observed_at is not between 1970 and now"
+                )
+        taken = logged.outcomes(asked.outcomes)
+        await self._done(self._reading, lambda: self.service.log.report(taken), PATIENCE)
+        return _json({"taken": len(taken)}, 202)
+
+    async def released(self, _: Request) -> Response:
+        """Every release, and what each one answers."""
+        return _json(await self._done(self._reading, self._releases, PATIENCE))
+
+    async def promote(self, request: Request) -> Response:
+        """Make a release the champion."""
+        asked = await bodies.read(request, ChampionRequest, self.service.settings)
+        return await self._change(request, lambda: asked.version, f"promote v{asked.version}")
+
+    async def rollback(self, request: Request) -> Response:
+        """Make the champion of before the champion again."""
+        return await self._change(
+            request, lambda: traffic.former(self.service.releases.folder), "roll back"
+        )
+
+    async def split(self, request: Request) -> Response:
+        """Divide traffic among releases."""
+        asked = await bodies.read(request, Traffic, self.service.settings)
+        used = self.service.releases
+
+        def divided() -> dict[str, Any]:
+            self._refuse_pinned()
+            for version in sorted(asked.versions):
+                used.prepare(version)
+            traffic.write(used.folder, asked)
+            used.refresh()
+            return self._releases()
+
+        _audit(request, f"split {asked.model_dump_json()}")
+        return _json(await self._done(self._changing, divided, CHANGE))
+
+    async def _change(self, request: Request, which: Callable[[], int], what: str) -> Response:
+        used = self.service.releases
+
+        def promoted() -> dict[str, Any]:
+            self._refuse_pinned()
+            version = which()
+            used.prepare(version)
+            traffic.promote(used.folder, version)
+            used.refresh()
+            return self._releases()
+
+        _audit(request, what)
+        return _json(await self._done(self._changing, promoted, CHANGE))
+
+    def _refuse_pinned(self) -> None:
+        if self.service.releases.pinned:
+            raise ReleaseError(
+                f"this service serves {self.service.releases.pinned} alone (--release); deploy "
+                "another beside it"
+            )
+
+    def _releases(self) -> dict[str, Any]:
+        used = self.service.releases
+        roles: dict[int, list[str]] = {}
+        for role, loaded in used.routes.all if used.routes else ():
+            roles.setdefault(loaded.version, []).append(role)
+        return {
+            "fleet": used.fleet,
+            "environment": used.environment,
+            "refused": used.refused,
+            "traffic": traffic.as_json(used.routes.shares if used.routes else Traffic()),
+            "releases": [
+                {
+                    "version": version,
+                    "roles": roles.get(version, []),
+                    **_facts(used.folder, version),
+                }
+                for version in traffic.versions(used.folder)
+            ],
+        }
+
+    async def _done(self, workers: Workers, job: Callable[[], Result], seconds: float) -> Result:
+        try:
+            return await workers.run(job, seconds)
+        except InputError as err:
+            raise HTTPException(422, str(err)) from None
+        except NoReleaseError as err:
+            raise HTTPException(503, str(err)) from None
+        except ReleaseError as err:
+            raise HTTPException(409, str(err)) from None
+        except TimeoutError:
+            raise HTTPException(
+                503, f"no answer within {seconds:g} s; ask again", {"Retry-After": "5"}
+            ) from None
+        except MillwrightError as err:
+            LOG.warning("cannot answer: %s", err)
+            raise HTTPException(
+                503, "what this needs cannot be read now; the log says why", {"Retry-After": "1"}
+            ) from None
+
+
+def _facts(folder: Any, version: int) -> dict[str, Any]:
+    try:
+        manifest = releases.read_manifest(folder / f"v{version}")
+    except ReleaseError:
+        return {"broken": True}
+    names = ("fingerprint", "feature_service", "threshold", "dataset_version", "git_revision",
+             "mlflow_run")  # fmt: skip
+    return {
+        "broken": False,
+        "learned_until": manifest.learned_until,
+        **{name: getattr(manifest, name) for name in names},
+    }
+
+
+def _audit(request: Request, what: str) -> None:
+    """Say in the log who changes what is served."""
+    LOG.info("%s asks to %s", request.scope.get("state", {}).get("key", "somebody here"), what)
+
+
+def _number(request: Request, name: str, usual: int, most: int) -> int:
+    text = request.query_params.get(name, str(usual))
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= most):
+        raise HTTPException(422, f"{name} is a whole number from 1 to {most:,}")
+    return int(text)
+
+
+def _moment(request: Request) -> datetime | None:
+    text = request.query_params.get("as_of")
+    if text is None:
+        return None
+    try:
+        moment = TypeAdapter(AwareDatetime).validate_python(text) if "T" in text.upper() else None
+    except ValidationError:
+        moment = None
+    if moment is None or not EPOCH <= moment <= datetime.now(UTC):
+        raise HTTPException(
+            422, "as_of is an ISO time with its zone, such as 2025-01-31T12:00:00Z, up to now"
+        )
+    return moment.astimezone(UTC)
+
+
+def _json(said: Any, status: int = 200) -> Response:
+    return Response(to_json(said), status, media_type="application/json")

@@ -1,0 +1,115 @@
+"""The whole fleet at one look: how many machines are how, and which need somebody first.
+
+All machines of the online store are scored, in parts, and that is kept for a while: a wall of
+screens asks often, and the answer changes as fast as features do. It is no answer about a machine
+to anybody in particular, and so it is not in the prediction log.
+"""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from millwright.serving.answers import described, expected_cost, micros
+from millwright.serving.predictions import OUTCOMES
+from millwright.serving.scoring import NoReleaseError, Part, Question, Scoring
+
+TOGETHER = 500  # machines that are read and scored at once
+KEPT = 30.0  # seconds for which an overview counts as new
+DATED = 8  # overviews of past times that are kept
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What was found, the most urgent machines first; `made` is the clock's time in seconds."""
+
+    made: float
+    as_of: int
+    parts: tuple[Part, ...]
+    outcomes: dict[str, int]
+    alarms: int
+    cost: float
+
+    def told(self, most: int) -> dict[str, Any]:
+        """The answer, with so many machines."""
+        answer = described(self.parts[:most], self.as_of, 0) if self.parts else {}
+        return {
+            **answer,
+            "machines": sum(self.outcomes.values()),
+            "outcomes": self.outcomes,
+            "alarms": self.alarms,
+            "expected_cost": self.cost,
+        }
+
+
+class Fleet:
+    """Overviews of one fleet; who asks while one is made waits for it and gets the same."""
+
+    def __init__(self, scoring: Scoring) -> None:
+        self.scoring = scoring
+        self._making = threading.Lock()
+        self._kept: dict[int | None, Overview] = {}
+
+    def overview(self, as_of: datetime | None) -> Overview:
+        """The fleet as of a time, or as of now.
+
+        Raises:
+            NoReleaseError: no release is loaded.
+            InputError: the online store has newer features than that.
+            MillwrightError: the features cannot be read.
+        """
+        asked = None if as_of is None else micros(as_of)
+        with self._making:
+            kept = self._kept.get(asked)
+            if kept is None or time.monotonic() - kept.made > KEPT:
+                self._kept.pop(asked, None)
+                self._kept[asked] = self._made(asked)
+                for old in list(self._kept)[:-DATED]:
+                    del self._kept[old]
+            return self._kept[asked]
+
+    def _made(self, asked: int | None) -> Overview:
+        as_of = micros(datetime.now(UTC)) if asked is None else asked
+        parts = [
+            part
+            for machines in self._machines()
+            for part in self._scored(machines, as_of, dated=asked is not None)
+        ]
+        counts = Counter(OUTCOMES[part.scored.outcomes[part.row]] for part in parts)
+        known = [part for part in parts if not np.isnan(_probability(part))]
+        known.sort(key=_probability, reverse=True)
+        decided = [
+            (_probability(part), _probability(part) >= manifest.threshold, manifest.costs)
+            for part in known
+            for manifest in [part.scored.loaded.release.manifest]
+        ]
+        return Overview(
+            made=time.monotonic(),
+            as_of=as_of,
+            parts=tuple(known),
+            outcomes={outcome: counts[outcome] for outcome in OUTCOMES},
+            alarms=sum(alarm for _, alarm, _ in decided),
+            cost=sum(expected_cost(*each) for each in decided),
+        )
+
+    def _scored(self, machines: list[str], as_of: int, *, dated: bool) -> list[Part]:
+        (answer,) = self.scoring.score([Question(machines, as_of, dated=dated)])
+        return answer
+
+    def _machines(self) -> Iterator[list[str]]:
+        routes = self.scoring.releases.routes
+        if routes is None:
+            raise NoReleaseError("no release is loaded; /ready says why")
+        every = self.scoring.reader.machines(routes.champion.plan)
+        while some := list(islice(every, TOGETHER)):
+            yield some
+
+
+def _probability(part: Part) -> float:
+    return float(part.scored.probabilities[part.row])
