@@ -1,10 +1,22 @@
 """The description of the service in OpenAPI 3.1, made from the models that it validates with."""
 
-from typing import Any
+from functools import cache
+from typing import Any, Literal, NamedTuple
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from millwright.serving.access import needed
+from millwright.serving.described import (
+    ChampionRequest,
+    DescriptionAnswer,
+    FleetAnswer,
+    ReadyAnswer,
+    ReleasesAnswer,
+)
+from millwright.serving.logged import FeedbackAnswer, FeedbackRequest, HistoryAnswer
 from millwright.serving.predictions import PredictionAnswer, PredictionRequest
+from millwright.traffic import Traffic
 
 FAULT = {
     "type": "object",
@@ -12,58 +24,128 @@ FAULT = {
     "required": ["error"],
 }
 FAULTS = {
-    "400": "the body is no JSON",
-    "408": "the body does not arrive in time",
-    "413": "the body is too long",
-    "415": "the body is not sent as JSON",
-    "422": "the body does not ask for what can be answered",
-    "500": "an error that nobody has foreseen; the log has its place",
-    "503": "no release is loaded, or the feature store does not answer",
+    400: "the body is no JSON",
+    401: "a key is needed, or it is none of this service, or has ended",
+    403: "the key's role does not allow it; or without keys, somebody elsewhere asks",
+    408: "the body does not arrive in time",
+    409: "the release is broken or refused; what was in use stays",
+    413: "the body is too long",
+    415: "the body is not sent as JSON",
+    422: "it does not ask for what can be answered",
+    429: "more requests than this client may make; Retry-After says when to come again",
+    500: "an error that nobody has foreseen; the log has its place",
+    503: "it cannot be answered now: no release, a store that does not answer, too much to do",
 }
+LIMIT = {
+    "name": "limit", "in": "query", "description": "how many at most",
+    "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20},
+}  # fmt: skip
+AS_OF = {
+    "name": "as_of", "in": "query", "description": "an ISO time with its zone; now, if not given",
+    "schema": {"type": "string", "format": "date-time"},
+}  # fmt: skip
+MACHINE = {
+    "name": "machine", "in": "path", "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+}  # fmt: skip
 
 
+class Endpoint(NamedTuple):
+    """What the document says of one endpoint."""
+
+    method: Literal["get", "post", "put"]
+    path: str
+    summary: str
+    answer: type[BaseModel] | None
+    body: type[BaseModel] | None = None
+    parameters: tuple[dict[str, Any], ...] = ()
+    status: int = 200
+    faults: tuple[int, ...] = ()
+
+
+READS = (422, 503)
+CHANGES = (409, 422, 503)
+ENDPOINTS = (
+    Endpoint("post", "/v1/predict", "How likely each machine is to fail within the horizon",
+             PredictionAnswer, PredictionRequest, faults=READS),
+    Endpoint("get", "/v1/fleet", "The whole fleet, the most urgent machines first", FleetAnswer,
+             parameters=(LIMIT, AS_OF), faults=READS),
+    Endpoint("get", "/v1/machines/{machine}/predictions",
+             "The last predictions of a machine, as they were logged", HistoryAnswer,
+             parameters=(MACHINE, LIMIT), faults=(404, *READS)),
+    Endpoint("post", "/v1/feedback", "What became of machines", FeedbackAnswer, FeedbackRequest,
+             status=202, faults=READS),
+    Endpoint("get", "/v1/releases", "Every release, and what each one answers", ReleasesAnswer,
+             faults=READS),
+    Endpoint("put", "/v1/releases/champion", "Make a release the champion", ReleasesAnswer,
+             ChampionRequest, faults=CHANGES),
+    Endpoint("post", "/v1/releases/rollback",
+             "Make the champion of before the champion again", ReleasesAnswer, faults=CHANGES),
+    Endpoint("put", "/v1/releases/traffic", "Divide traffic among releases", ReleasesAnswer,
+             Traffic, faults=CHANGES),
+    Endpoint("get", "/", "What this is", DescriptionAnswer),
+    Endpoint("get", "/health", "Whether the process lives", None),
+    Endpoint("get", "/ready", "Whether predictions can be had", ReadyAnswer),
+    Endpoint("get", "/metrics", "Figures for Prometheus", None),
+)  # fmt: skip
+
+
+@cache
 def description() -> dict[str, Any]:
     """The document."""
+    asked = {each.body for each in ENDPOINTS if each.body}
+    answered = {each.answer for each in ENDPOINTS if each.answer}
     _, schemas = models_json_schema(
-        [(PredictionRequest, "validation"), (PredictionAnswer, "serialization")],
+        [
+            *((model, "validation") for model in sorted(asked, key=lambda each: each.__name__)),
+            *((model, "serialization") for model in sorted(answered, key=lambda e: e.__name__)),
+        ],
         ref_template="#/components/schemas/{model}",
     )
-    reference = "#/components/schemas/"
-    faults = {
-        status: {"description": text, "content": _json({"$ref": f"{reference}Fault"})}
-        for status, text in FAULTS.items()
-    }
-    answer = _json({"$ref": f"{reference}PredictionAnswer"})
-    asked = _json({"$ref": f"{reference}PredictionRequest"})
+    paths: dict[str, Any] = {}
+    for endpoint in ENDPOINTS:
+        paths.setdefault(endpoint.path, {})[endpoint.method] = _operation(endpoint)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Millwright", "version": "1"},
-        "paths": {
-            "/v1/predict": {
-                "post": {
-                    "summary": "How likely each machine is to fail within the horizon",
-                    "requestBody": {"required": True, "content": asked},
-                    "responses": {
-                        "200": {"description": "a prediction a machine", "content": answer},
-                        **faults,
-                    },
-                }
+        "paths": paths,
+        "components": {
+            "schemas": {**schemas["$defs"], "Fault": FAULT},
+            "securitySchemes": {
+                "bearer": {"type": "http", "scheme": "bearer"},
+                "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
             },
-            "/health": {"get": _plain("whether the process lives", ("200",))},
-            "/ready": {"get": _plain("whether predictions can be had", ("200", "503"))},
-            "/metrics": {"get": _plain("figures for Prometheus", ("200",))},
         },
-        "components": {"schemas": {**schemas["$defs"], "Fault": FAULT}},
     }
 
 
-def _json(schema: dict[str, Any]) -> dict[str, Any]:
-    return {"application/json": {"schema": schema}}
+def _operation(endpoint: Endpoint) -> dict[str, Any]:
+    role = needed(endpoint.method.upper(), endpoint.path)
+    statuses: set[int] = {500, *endpoint.faults}
+    if role:
+        statuses |= {401, 403, 429, 503}
+    if endpoint.body:
+        statuses |= {400, 408, 413, 415, 422}
+    good: dict[str, Any] = {"description": endpoint.summary}
+    if endpoint.answer:
+        good["content"] = _json(endpoint.answer.__name__)
+    responses = {str(endpoint.status): good}
+    for status in sorted(statuses):
+        text = FAULTS.get(status, "there is no such thing")
+        responses[str(status)] = {"description": text, "content": _json("Fault")}
+    if endpoint.path == "/ready":
+        responses["503"] = {"description": "no, and why", "content": _json("ReadyAnswer")}
+    operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
+    if endpoint.parameters:
+        operation["parameters"] = list(endpoint.parameters)
+    if endpoint.body:
+        content = _json(endpoint.body.__name__)
+        operation["requestBody"] = {"required": True, "content": content}
+    if role:
+        operation["description"] = f"Needs a key with the role {role}, where there are keys."
+        operation["security"] = [{"bearer": []}, {"key": []}, {}]
+    return operation
 
 
-def _plain(summary: str, statuses: tuple[str, ...]) -> dict[str, Any]:
-    meanings = {"200": "yes", "503": "no, and why"}
-    return {
-        "summary": summary,
-        "responses": {status: {"description": meanings[status]} for status in statuses},
-    }
+def _json(model: str) -> dict[str, Any]:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model}"}}}

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from millwright import release as releases
 from millwright import traffic
-from millwright.configuration import Strict
 from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.prediction_log.opening import recent
 from millwright.serving import bodies, logged
+from millwright.serving.described import ChampionRequest
 from millwright.serving.overview import Fleet
 from millwright.serving.predictions import EPOCH
 from millwright.serving.scoring import NoReleaseError
@@ -35,12 +35,6 @@ PATIENCE = 30.0  # seconds for what looks at a whole fleet, or proves a release
 CHANGE = 120.0  # seconds to prove a release
 
 Result = TypeVar("Result")
-
-
-class ChampionRequest(Strict):
-    """The release that is to be the champion."""
-
-    version: int = Field(gt=0, strict=True)
 
 
 class Operations:

@@ -82,7 +82,12 @@ def _copy_project(folder: Path) -> None:
             shutil.copyfile(source, target)
     for name in ("local", "staging"):
         settings = folder / "configs" / "environments" / name / "settings.yaml"
-        rewrite(settings, search={"trials": 2, "seconds": 300, "rows": 30_000})
+        serving = yaml.safe_load(settings.read_text(encoding="utf-8"))["serving"]
+        rewrite(
+            settings,
+            search={"trials": 2, "seconds": 300, "rows": 30_000},
+            serving=serving | {"start": False},  # no test leaves a service behind
+        )
     rewrite(folder / "configs" / "pipelines" / "training.yaml", every="3h")
     author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     git(folder, "init", "--quiet")
