@@ -338,7 +338,10 @@ def test_a_champion_that_reads_other_features_is_passed_over_and_says_why(
     matrix = np.zeros((50, len(more.columns)), dtype=np.float32)
     other = Classifier({}, 1, seed=0).fit(matrix, np.arange(50) % 2 == 0).booster
     assert other is not None
-    write_champion(copied, other, encoder=more)
+    gone = ServedView(
+        name="plant_paint", features={"colour": "float32", "weight": "float32"}, time_to_live=None
+    )
+    write_champion(copied, other, encoder=more, views=(*ServedView.all_of(FLEET), gone))
     found = judge(frame, scores, booster, copied)
     assert found.champion is None
     assert found.champion_note == "v1 reads features that are no longer made: colour, weight"
