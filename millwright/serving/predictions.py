@@ -52,18 +52,6 @@ class PredictionRequest(Strict):
             raise ValueError("must be an ISO time with its zone, such as 2025-01-31T12:00:00Z")
         return value
 
-    @field_validator("machines")
-    @classmethod
-    def _are_text(cls, machines: tuple[str, ...]) -> tuple[str, ...]:
-        """Refuse halves of characters, which JSON can write and nobody can store."""
-        for place, machine in enumerate(machines):
-            if not machine.isascii():
-                try:
-                    machine.encode()
-                except UnicodeEncodeError:
-                    raise ValueError(f"{place} is no text that can be written") from None
-        return machines
-
 
 class ViewState(Strict):
     """What a feature view had for a machine; `age` is in seconds, from `event_time` to as_of.

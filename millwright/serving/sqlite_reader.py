@@ -96,6 +96,8 @@ class SqliteReader:
     def _rows(self, sql: str, parameters: Sequence[bytes] = ()) -> Iterator[tuple[Any, ...]]:
         try:
             yield from self._connection().execute(sql, parameters)
+        except FileNotFoundError:
+            raise MillwrightError(f"{self} is not there; publish its views: feast apply") from None
         except (sqlite3.Error, OSError) as err:
             raise MillwrightError(f"{self} cannot be read: {err}") from err
 
