@@ -42,7 +42,7 @@ class Traffic(Strict):
     """What is not answered by the champion.
 
     `tags` name the release that answers requests which carry that tag. Those in `shadow` predict
-    what the champion answers; that is logged and told to nobody.
+    whatever others answer; that is logged and told to nobody.
     """
 
     canary: Canary | None = None
