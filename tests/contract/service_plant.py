@@ -1,16 +1,17 @@
 """A small plant with a real feature store and releases, and its prediction service as a process."""
 
+import asyncio
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
@@ -18,13 +19,17 @@ import pytest
 import xgboost
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
+from starlette.applications import Starlette
 
 from millwright import feast_store, release
 from millwright.encoder import Encoder
 from millwright.fleet import Fleet, load_fleet
 from millwright.models import Classifier
 from millwright.release import Manifest, ServedView
-from millwright.settings import REPOSITORY, State
+from millwright.serving.app import Service
+from millwright.serving.features import open_reader
+from millwright.serving.releases import Releases
+from millwright.settings import REPOSITORY, Serving, State
 from millwright.views import feature_views, published
 
 FLEET = """
@@ -52,7 +57,22 @@ MACHINES = {
     "silent": {**dict.fromkeys(TELEMETRY, OLD), "machine_attributes": OLD},
     "new": {"sensor_step": FRESH},
     "gone": dict.fromkeys(TELEMETRY, OLD),
+    "bare": {"machine_attributes": OLD},
 }
+# What a service may do without; each takes longer to import than all that is the service's own.
+UNNEEDED = {
+    "feast",
+    "zenml",
+    "mlflow",
+    "ibis",
+    "duckdb",
+    "evidently",
+    "optuna",
+    "pipelines",
+    "steps",
+}
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -82,7 +102,7 @@ class Plant:
             "encoder": encoder, "threshold": version / 1000, "horizon": "24h", "lead_time": "4h",
             "learned_until": OLD, "dataset_version": "d1", "detector_version": None,
             "code_version": "c1", "git_revision": None, "mlflow_run": "r1",
-            "environment": "local", "libraries": {"xgboost": xgboost.__version__},
+            "environment": self.state.environment, "libraries": {"xgboost": xgboost.__version__},
         }  # fmt: skip
         manifest = Manifest.model_validate(values | changes)
         return release.write(self.releases, manifest, booster, rows[:5])
@@ -131,6 +151,12 @@ class Server:
                 self.started.set()
 
     @property
+    def imported(self) -> set[str]:
+        """The packages that it has imported so far."""
+        told = [line.rpartition("|") for line in self.lines if line.startswith("import time:")]
+        return {name.strip().partition(".")[0] for _, _, name in told}
+
+    @property
     def client(self) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=20, trust_env=False)
 
@@ -168,7 +194,7 @@ def serving(plant: Plant) -> Iterator[Server]:
     """The service of a plant; Python tells on its stderr what it imports."""
     command = [sys.executable, "-X", "importtime", "-m", "millwright", "serve"]
     process = subprocess.Popen(
-        [*command, "--stack", "local", "--fleet", "plant", "--port", "0"],
+        [*command, "--stack", plant.state.environment, "--fleet", "plant", "--port", "0"],
         env=plant.variables, stderr=subprocess.PIPE, text=True, cwd=REPOSITORY,
     )  # fmt: skip
     assert process.stderr
@@ -190,11 +216,48 @@ def server_is_up(server: Server) -> None:
     assert server.get("/health").json() == {"status": "alive"}
 
 
-def new_plant(home: Path, patch: pytest.MonkeyPatch) -> Plant:
+def app_of(plant: Plant, folder: Path | None = None, **settings: Any) -> Starlette:
+    """The service in this process, with a release that need prove nothing or with the champion."""
+    current = Releases(
+        plant.state.environment, plant.fleet.name, plant.releases, folder, prove=lambda _: None
+    )
+    current.refresh()
+    allowed = Serving.model_validate(settings)
+    reader = open_reader(plant.state, allowed.store_timeout_ms / 1000)
+    return Service(current, reader, allowed).app()
+
+
+def asking(app: Starlette, story: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
+    """What comes of a story that has at most 10 s to ask a service in this process."""
+
+    async def told() -> Result:
+        async with (
+            asyncio.timeout(10),
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(
+                transport=httpx.ASGITransport(app), base_url="http://service"
+            ) as client,
+        ):
+            return await story(client)
+
+    return asyncio.run(told())
+
+
+def asked(app: Starlette, *machines: str, **more: Any) -> tuple[httpx.Response, httpx.Response]:
+    """What a service in this process says of machines, and to the question whether it is ready."""
+
+    async def story(client: httpx.AsyncClient) -> tuple[httpx.Response, httpx.Response]:
+        wanted = {"machines": machines or ("whole", "nobody"), **more}
+        return await client.post("/v1/predict", json=wanted), await client.get("/ready")
+
+    return asking(app, story)
+
+
+def new_plant(home: Path, patch: pytest.MonkeyPatch, environment: str = "local") -> Plant:
     fleets = home / "fleets"
     fleets.mkdir(parents=True)
     (fleets / "plant.yaml").write_text(FLEET)
-    state = State(home / "state", "local")
+    state = State(home / "state", environment)
     state.root.mkdir(parents=True)
     named = {"MILLWRIGHT_HOME": str(state.home), "MILLWRIGHT_FLEETS": str(fleets)}
     for name, place in named.items():
