@@ -115,6 +115,8 @@ class Releases:
                 self.routes = routes
                 said = ", ".join(f"{role} v{each.version}" for role, each in routes.all)
                 LOG.info("serving %s", said)
+            for old in list(self._kept)[: -KEPT - len(routes.all)]:
+                del self._kept[old]
         except ReleaseError as err:
             faults = [str(err)]
         except Exception as err:  # whatever a broken disk or folder makes of it, the old one stays
@@ -182,8 +184,6 @@ class Releases:
                 raise
         found = self._kept.pop(mark)
         self._kept[mark] = found  # the latest last
-        for old in list(self._kept)[: -KEPT - len(self.routes.all if self.routes else ())]:
-            del self._kept[old]
         return found
 
     def _load(self, folder: Path, digest: str) -> Loaded:
