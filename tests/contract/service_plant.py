@@ -25,9 +25,11 @@ from millwright import feast_store, release
 from millwright.encoder import Encoder
 from millwright.fleet import Fleet, load_fleet
 from millwright.models import Classifier
+from millwright.prediction_log.opening import open_log
 from millwright.release import Manifest, ServedView
 from millwright.serving.app import Service
 from millwright.serving.features import open_reader
+from millwright.serving.keys import key_ring
 from millwright.serving.releases import Releases
 from millwright.settings import REPOSITORY, Serving, State
 from millwright.views import feature_views, published
@@ -224,7 +226,8 @@ def app_of(plant: Plant, folder: Path | None = None, **settings: Any) -> Starlet
     current.refresh()
     allowed = Serving.model_validate(settings)
     reader = open_reader(plant.state, allowed.store_timeout_ms / 1000)
-    return Service(current, reader, allowed).app()
+    log = open_log(plant.state, plant.fleet.name)
+    return Service(current, reader, log, key_ring(plant.state), plant.state, allowed).app()
 
 
 def asking(app: Starlette, story: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
@@ -235,7 +238,7 @@ def asking(app: Starlette, story: Callable[[httpx.AsyncClient], Awaitable[Result
             asyncio.timeout(10),
             app.router.lifespan_context(app),
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(app), base_url="http://service"
+                transport=httpx.ASGITransport(app), base_url="http://localhost"
             ) as client,
         ):
             return await story(client)

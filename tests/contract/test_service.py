@@ -37,8 +37,8 @@ from millwright import feast_store, release
 from millwright.__main__ import main
 from millwright.encoder import Encoder
 from millwright.release import MODEL
+from millwright.serving import access, bodies, load, observed, openapi
 from millwright.serving import app as endpoints
-from millwright.serving import bodies, observed, openapi
 from millwright.serving.predictions import PredictionAnswer
 
 
@@ -303,7 +303,7 @@ def test_the_service_describes_itself(server: Server) -> None:
     about = server.get("/").json()
     assert (about["environment"], about["fleet"]) == ("local", "plant")
     described = server.get(about["openapi"]).json()
-    assert set(described["paths"]) == {"/v1/predict", "/health", "/ready", "/metrics"}
+    assert {"/v1/predict", "/v1/fleet", "/v1/releases/traffic", "/ready"} <= set(described["paths"])
     schemas = described["components"]["schemas"]
     assert schemas["PredictionRequest"]["properties"]["machines"]["maxItems"] == 1000
     text = json.dumps(described)
@@ -314,7 +314,7 @@ def test_the_service_describes_itself(server: Server) -> None:
 def test_every_status_that_the_service_gives_to_a_request_is_described() -> None:
     given = {
         argument.value
-        for module in (bodies, endpoints, observed)
+        for module in (bodies, endpoints, observed, access, load)
         for call in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(call, ast.Call)
         and getattr(call.func, "id", "") in ("HTTPException", "JSONResponse")

@@ -9,6 +9,7 @@ from raw_tables import plant
 
 from millwright import summary
 from millwright.alarms import Threshold
+from millwright.deployment import Deployment
 from millwright.evaluation import Evaluation
 from millwright.gate import decide, load_limits
 from millwright.project import Project, Training
@@ -31,6 +32,9 @@ SCORES = {
     "average_precision": 0.8, "roc_auc": 0.98, "failures": 40, "failures_caught": 36,
     "false_alarms_per_machine_month": 0.4, "cost": 234_000,
 }  # fmt: skip
+DEPLOYED = Deployment(
+    status="deployed", version=7, url="http://127.0.0.1:8000", compared=50, largest_difference=2e-9
+)
 RUN = {"dataset_version": "d1", "seconds": 12.34, "peak_memory_mb": 1234}
 
 
@@ -58,6 +62,7 @@ def of_training(
         ),
         Released(alias="champion", path="releases/v7") if passed
         else Released(alias="challenger", path=None),
+        DEPLOYED if passed else Deployment(status="not deployed"),
     )  # fmt: skip
 
 
@@ -83,6 +88,14 @@ def test_a_promoted_model_is_told_to_machines_with_all_that_they_need() -> None:
         "threshold": 0.125,
         "model": {"name": "plant_failure", "version": 7, "alias": "champion", "run": "r1"},
         "release": "releases/v7",
+        "deployment": {
+            "status": "deployed",
+            "version": 7,
+            "url": "http://127.0.0.1:8000",
+            "compared": 50,
+            "largest_difference": 2e-9,
+            "manifests": None,
+        },
         "report": "reports/model-v7.html",
     }
 
@@ -111,6 +124,11 @@ def test_a_person_reads_what_came_of_a_training_run(project: Project) -> None:
     assert "champion" in table
     assert (table["gate"], table["release"]) == ("passed", "releases/v7")
     assert table["registered"] == "plant_failure version 7, alias champion"
+    assert table["deployed"] == (
+        "v7: 50 machines predicted online as offline, largest difference 2e-09"
+    )
+    assert table["service"].startswith("http://127.0.0.1:8000, log ")
+    assert "serve --stop --stack local" in table["to end it"]
     assert table["took"] == "12.3 s, 1,234 MB at the peak"
     assert project.state.mlflow_uri in table["next"]
     assert all(isinstance(value, str) for value in table.values())
@@ -129,6 +147,7 @@ def test_a_person_reads_why_a_model_was_refused(project: Project) -> None:
     table = summary.training_table(found, project)
     assert table["gate"] == "refused: " + "\n".join(found["gate"]["failures"])
     assert table["release"] == "none: the gate refused the model"
+    assert not {"deployed", "service", "to end it", "manifests"} & table.keys()
     assert "ROC AUC –" in table["model"]
     assert "champion" not in table
 

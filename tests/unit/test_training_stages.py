@@ -414,22 +414,17 @@ def passed(fingerprint: str) -> Registration:
     )  # fmt: skip
 
 
-def deployed(project: Project) -> Callable[[Path], None]:
-    """What puts a release into service."""
-    return lambda path: release.set_champion(project.state.releases("plant"), path)
-
-
 def test_a_release_says_what_was_asked_of_it_and_until_when_it_learned(
-    copied: Project, frame: pd.DataFrame, trained: Trained, monkeypatch: pytest.MonkeyPatch
+    copied: Project, frame: pd.DataFrame, trained: Trained
 ) -> None:
-    aliases: list[str] = []
-    monkeypatch.setattr(registry, "set_alias", lambda _, alias, *__, **___: aliases.append(alias))
-    released = publication.release(copied, passed("f1"), frame, trained[0], 0.5, deployed(copied))
+    released = publication.release(copied, passed("f1"), frame, trained[0], 0.5)
     assert released.path is not None
+    folder = copied.state.releases("plant")
+    assert release.champion(folder) is None  # it is not in service yet
+    release.set_champion(folder, Path(released.path))
     manifest = release.load(Path(released.path)).manifest
     assert (manifest.horizon, manifest.lead_time) == ("6h", "2h")
     assert manifest.learned_until == training.learned_until(frame, copied)
-    assert aliases == ["champion"]
     # So the very model can be compared with itself when the run is made again.
     again = judge(frame, trained[1], trained[0], copied)
     assert again.champion is not None
@@ -443,7 +438,7 @@ def test_a_champion_is_not_overwritten_when_mlflow_counts_its_versions_anew(
     folder = copied.state.releases("plant")
     before = contents(folder)
     with pytest.raises(ReleaseError, match=r"releases/v1 is the release of another model"):
-        publication.release(copied, passed("f1"), frame, trained[0], 0.5, deployed(copied))
+        publication.release(copied, passed("f1"), frame, trained[0], 0.5)
     assert contents(folder) == before
 
 
