@@ -17,7 +17,7 @@ TOGETHER := -n 3 --dist loadfile --no-loadscope-reorder
 help:                 ## list the targets
 	@grep -E '^[a-z-]+: .*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 13
 
-run: $(READY)         ## set up, simulate a fleet, train, evaluate, register and release a model
+run: $(READY)         ## set up, simulate a fleet, train, evaluate, register, release and deploy a model
 	$(BIN)/python run.py --pipeline training
 
 staging: $(READY)     ## the same on real PostgreSQL, Redis and MLflow, which it starts on this machine
@@ -101,6 +101,7 @@ stack-check: $(READY) ## check the files of the production stack
 	$(BIN)/python run.py --stack production --check-form
 
 clean:                ## stop servers and remove all run-time state; the virtual environment stays
+	for stack in local staging; do [ ! -d .millwright/$$stack ] || $(BIN)/python -m millwright serve --stop --stack $$stack; done
 	[ ! -d .millwright/staging/services ] || $(BIN)/python -m millwright services down
 	rm -rf .millwright
 	mkdir -p .millwright/local

@@ -124,7 +124,7 @@ def _split(asked: argparse.Namespace) -> int:
 def _verify(asked: argparse.Namespace) -> int:
     release = asked.folder
     count = releases.verify(release)
-    terminal.say(f"{release}: whole, and predicts {count} examples as when it was written")
+    terminal.say(f"{release}: whole, and {count} examples predicted as when it was written")
     return 0
 
 
