@@ -1,5 +1,6 @@
 """Reads features from Redis, in one round trip for all machines of a request or of many."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -49,7 +50,7 @@ class RedisReader:
             except redis.TimeoutError:
                 raise
             except redis.ConnectionError:  # of a server that has been started anew, perhaps
-                self._pool.disconnect()
+                self._pool.disconnect(inuse_connections=False)  # those are for others to notice
                 rows = self._answers(asked)
         width, views = len(plan.features), len(plan.views)
         events = np.array(
@@ -57,8 +58,16 @@ class RedisReader:
         ).reshape(len(rows), views)
         return rows, events
 
-    def machines(self, plan: Plan) -> Iterator[str]:  # noqa: ARG002 - a key has all views
+    def machines(self, plan: Plan) -> Iterator[str]:
         """Every machine that has a row in some view, each once, in no order."""
+        there = self._machines()
+        while some := list(itertools.islice(there, AT_ONCE)):
+            _, events = self.cells(plan, some)
+            known = (events != NEVER).any(axis=1).tolist()
+            yield from itertools.compress(some, known)
+
+    def _machines(self) -> Iterator[str]:
+        """Every machine of the project, whichever views its rows are of: a key has them all."""
         head, end = self._keys.key("")[:-4], self._project.encode()
         with answering(self.url):
             # A scan gives a key twice while the server rearranges its own.

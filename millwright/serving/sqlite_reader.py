@@ -78,19 +78,20 @@ class SqliteReader:
     def _values(self, view: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
         """Key, feature, value and event time of all that a view has for `keys`.
 
-        What Feast's own store has written counts in seconds.
+        What Feast's own store has written counts in seconds, and its tables have no other column.
         """
-        table = quoted(sqlite_table(self._project, view))
-        marks = ", ".join("?" * len(keys))
+        seconds = "event_ts * 1000000"
+        sql = (
+            "SELECT entity_key, feature_name, value, {} "
+            f"FROM {quoted(sqlite_table(self._project, view))} "
+            f"WHERE entity_key IN ({', '.join('?' * len(keys))})"
+        )
         try:
-            yield from self._rows(
-                "SELECT entity_key, feature_name, value, "
-                "coalesce(event_us, unixepoch(event_ts) * 1000000) "
-                f"FROM {table} WHERE entity_key IN ({marks})",
-                keys,
-            )
+            yield from self._rows(sql.format(f"coalesce(event_us, {seconds})"), keys)
         except MillwrightError as err:
-            if "no such table" not in str(err):
+            if "no such column" in str(err):
+                yield from self._rows(sql.format(seconds), keys)
+            elif "no such table" not in str(err):
                 raise
 
     def _rows(self, sql: str, parameters: Sequence[bytes] = ()) -> Iterator[tuple[Any, ...]]:
