@@ -6,7 +6,7 @@ That it reads what Feast would is shown by tests, on both stores.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from string import Template
 from typing import Any, Protocol
@@ -35,8 +35,11 @@ class OnlineReader(Protocol):
         """Every machine that has a row in some view, each once, in no order."""
         ...
 
-    def published(self) -> set[str] | None:
-        """The views that were published for this store, or None where that is not known."""
+    def published(self) -> Mapping[str, Collection[str]] | None:
+        """The views that were published for this store, or None where that is not known.
+
+        With the features of each; none of a view of which they cannot be told yet.
+        """
         ...
 
 
@@ -87,7 +90,16 @@ def lacking(reader: OnlineReader, plan: Plan) -> str | None:
         MillwrightError: the store does not answer.
     """
     published = reader.published()
-    gone = [name for name in plan.names if published is not None and name not in published]
-    if gone:
-        return f"view '{gone[0]}' is not in {reader}; publish it: feast apply"
+    if published is None:
+        return None
+    for view in plan.views:
+        if view.name not in published:
+            return f"view '{view.name}' is not in {reader}; publish it: feast apply"
+        there = published[view.name]
+        gone = [name for name in view.features if name not in there]
+        if there and gone:
+            return (
+                f"view '{view.name}' in {reader} has no '{gone[0]}', which the release needs; "
+                "publish the views of the release and materialize them again, or train again"
+            )
     return None

@@ -1,6 +1,7 @@
 """Reads features from Redis, in one round trip for all machines of a request or of many."""
 
 import itertools
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -79,11 +80,11 @@ class RedisReader:
                     seen.add(key)
                     yield name.decode()
 
-    def published(self) -> set[str] | None:
+    def published(self) -> dict[str, list[str]] | None:
         """The views that were published for this store, or None where that is not known."""
         with answering(self.url):
-            found: Any = self._client.hkeys(f"millwright:features:{self._project}")
-        return {name.decode() for name in found} or None
+            found: Any = self._client.hgetall(f"millwright:features:{self._project}")
+        return {name.decode(): json.loads(features) for name, features in found.items()} or None
 
     def _answers(self, asked: Sequence[bytes]) -> list[Cells]:
         connection: Any = self._pool.get_connection()

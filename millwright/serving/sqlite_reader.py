@@ -67,9 +67,16 @@ class SqliteReader:
                         seen.add(key)
                         yield key[len(head) + 4 :].decode()
 
-    def published(self) -> set[str] | None:
-        """The views that were published for this store."""
-        return {name.removeprefix(f"{self._project}_") for name in self._tables()}
+    def published(self) -> dict[str, list[str]]:
+        """The views that were published for this store, with the features of the latest row."""
+        found = {}
+        for table in self._tables():
+            latest = f"SELECT entity_key FROM {quoted(table)} ORDER BY rowid DESC LIMIT 1"
+            rows = self._rows(
+                f"SELECT feature_name FROM {quoted(table)} WHERE entity_key = ({latest})"
+            )
+            found[table.removeprefix(f"{self._project}_")] = [name for (name,) in rows]
+        return found
 
     def _tables(self) -> list[str]:
         found = self._rows("SELECT name FROM sqlite_master WHERE type = 'table'")

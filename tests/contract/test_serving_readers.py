@@ -213,9 +213,20 @@ def test_a_view_that_was_never_published_is_missing_and_named(store: FeatureStor
     assert np.isnan(found.columns["fear"]).all()
     assert found.columns["name"].tolist() == [None, None]
     assert (found.states[:, 1] == MISSING).all()
-    assert reader.published() == {"notes", "readings"}
+    published = reader.published()
+    assert published is not None
+    assert {*published} == {"notes", "readings"}
+    assert {*published["readings"]} == {"load", "wear"}
     assert lacking(reader, BOTH) is None
     assert f"view 'ghost' is not in {reader}; publish it" in str(lacking(reader, plan))
+
+
+def test_a_feature_that_a_published_view_has_not_is_named(store: FeatureStore) -> None:
+    write_online(store, [row("seen")])
+    more = READINGS.model_copy(update={"features": {**READINGS.features, "smell": "float32"}})
+    told = lacking(reader_of(store), Plan((NOTES, more)))
+    assert "view 'readings' in " in str(told)
+    assert "has no 'smell', which the release needs; publish" in str(told)
 
 
 def test_each_machine_that_has_a_row_of_the_release_is_listed_once(own: FeatureStore) -> None:
