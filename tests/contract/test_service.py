@@ -299,11 +299,12 @@ def test_prometheus_hears_what_the_service_does(server: Server) -> None:
     assert figures["millwright_unshadowed"] == "0.0"
 
 
-def test_the_service_describes_itself(server: Server) -> None:
+def test_the_service_describes_itself(plant: Plant, server: Server) -> None:
     about = server.get("/").json()
     assert (about["environment"], about["fleet"]) == ("local", "plant")
     described = server.get(about["openapi"]).json()
-    assert {"/v1/predict", "/v1/fleet", "/v1/releases/traffic", "/ready"} <= set(described["paths"])
+    routes = {route.path for route in app_of(plant).routes if isinstance(route, Route)}
+    assert {*described["paths"]} == routes - {about["openapi"]}
     schemas = described["components"]["schemas"]
     assert schemas["PredictionRequest"]["properties"]["machines"]["maxItems"] == 1000
     text = json.dumps(described)
@@ -314,14 +315,14 @@ def test_the_service_describes_itself(server: Server) -> None:
 def test_every_status_that_the_service_gives_to_a_request_is_described() -> None:
     given = {
         argument.value
-        for module in (bodies, endpoints, observed, access, load)
+        for module in (access, bodies, endpoints, load, observed)
         for call in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(call, ast.Call)
         and getattr(call.func, "id", "") in ("HTTPException", "JSONResponse")
         for argument in call.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, int)
     }
-    assert {408, 422, 500, 503} <= given
+    assert {401, 408, 422, 429, 500, 503} <= given
     described = openapi.description()["paths"]["/v1/predict"]["post"]["responses"]
     assert {str(status) for status in given} == set(described) - {"200"}
 
