@@ -23,7 +23,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millwright import anomaly, compiled, features, labels, periods, views, windows
+from millwright import anomaly, compiled, detectors, features, labels, periods, views, windows
+from millwright.detectors import Detector
 from millwright.errors import DataError
 from millwright.fleet import Fleet
 from millwright.raw_store import Piece, RawStore
@@ -195,14 +196,14 @@ class OfflineStore:
             if progress:
                 progress("anomaly scores", done, len(stale))
             rows = windows.read(period)
-            rows = rows.filter(pc.field("event_timestamp") > detector.fit_end.to_pydatetime())
+            rows = rows.filter(pc.field("event_timestamp") > detector.fit_end)
             scores = pa.array(detector.score(rows.to_pandas()))
             files.put(period, rows.select(KEYS).append_column("anomaly_score", scores))
         if progress and stale:
             progress("anomaly scores", len(stale), len(stale))
         return self._finish(self.scored, files, stale)
 
-    def _detector(self, scores: Tables, windows: Tables) -> anomaly.Detector | None:
+    def _detector(self, scores: Tables, windows: Tables) -> Detector | None:
         """The detector in use, or another where there is more to learn from than it has seen."""
         made = sorted(windows.periods)
         first = windows.frame(made[:1], ["event_timestamp"])
@@ -214,7 +215,7 @@ class OfflineStore:
         new = self._new({"telemetry", "failures"}, scores)
         grown = any(piece.first is None or piece.first <= fit_end for piece in new)
         if scores.detector and (self.detectors / scores.detector).is_dir() and not grown:
-            detector = anomaly.load(self.detectors, scores.detector)
+            detector = detectors.load(self.detectors / scores.detector)
             if detector.fit_end == fit_end:
                 return detector
         # One period more shows whether the history goes on behind the end of the fit window.
@@ -224,7 +225,7 @@ class OfflineStore:
         failures = self.failures(fit_end.to_pydatetime())
         fitted = anomaly.fit(learnt, failures, features, self.fleet)
         if fitted:
-            anomaly.save(fitted, self.detectors)
+            detectors.save(fitted, self.detectors)
         return fitted
 
     def _new(self, tables: Collection[str], files: Tables) -> list[Piece]:
@@ -283,7 +284,7 @@ class OfflineStore:
 
 def _code(warehouse: Warehouse) -> list[str]:
     """What feature tables follow from: our source, as this process first sees it, and libraries."""
-    expressions = (features, windows, compiled, views, periods, anomaly, labels)
+    expressions = (features, windows, compiled, views, periods, anomaly, detectors, labels)
     libraries = ("duckdb", "ibis-framework", "scikit-learn")
     return [
         *map(_source, (*expressions, *warehouse.modules)),

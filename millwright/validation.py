@@ -60,8 +60,8 @@ _ZONED = rf"\s*\d{{4}}-\d{{1,2}}-\d{{1,2}}[ T]{_CLOCK} ?(Z|UTC|[+-]\d{{2}}(:?\d{
 BEGINNING = datetime(1980, 1, 1, tzinfo=UTC)
 # A row's place in its part, from 0 on. No sensor can be called so.
 NUMBER = "rowid"
-_LAST_CYCLE = 10_000_000
-_LONGEST_PAST = 100_000  # cycles before the records begin, in which parts were replaced
+LAST_CYCLE = 10_000_000
+LONGEST_PAST = 100_000  # cycles before the records begin, in which parts were replaced
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def _canonical_cell(cell: str, column: Column, sql_type: str, fleet: Fleet, tabl
     if column.kind == "name":
         return _name(cell, sql_type)
     if fleet.counts_cycles:
-        return _cycle(cell, sql_type, -_LONGEST_PAST if table == "maintenance" else 0)
+        return _cycle(cell, sql_type, -LONGEST_PAST if table == "maintenance" else 0)
     return _time(cell, sql_type, fleet.timezone)
 
 
@@ -286,7 +286,7 @@ def _name(cell: str, sql_type: str) -> str:
 def _cycle(cell: str, sql_type: str, first: int) -> str:
     number = _number(cell, sql_type)
     return (
-        f"CASE WHEN {number} BETWEEN {first} AND {_LAST_CYCLE} AND {number} = floor({number}) "
+        f"CASE WHEN {number} BETWEEN {first} AND {LAST_CYCLE} AND {number} = floor({number}) "
         f"THEN {moment(CYCLE_ORIGIN)} + to_hours(CAST({number} AS BIGINT)) END"
     )
 

@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from feature_oracle import Oracle, Row
 
-from millwright import anomaly, engine
+from millwright import detectors, engine
 from millwright.engine import DuckDBEngine
 from millwright.errors import DataError, MillwrightError
 from millwright.fleet import Fleet
@@ -528,7 +528,7 @@ def test_no_score_lies_within_the_fit_window_and_every_later_window_has_one(
 
 def test_a_score_is_what_the_detector_says_of_the_windows_of_its_row(daily: Course) -> None:
     assert daily.last.detector is not None
-    detector = anomaly.load(daily.last.place / "detectors", daily.last.detector)
+    detector = detectors.load(daily.last.place / "detectors" / daily.last.detector)
     scores = table(daily.whole, "anomaly")["anomaly_score"]
     # One row at a time, so that neither order nor neighbours can matter.
     chosen = scores.index[:: len(scores) // 25]

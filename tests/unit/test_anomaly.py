@@ -5,8 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from millwright import anomaly
-from millwright.anomaly import Detector
+from millwright import anomaly, detectors
+from millwright.detectors import Detector
 from millwright.errors import MillwrightError
 from millwright.fleet import Anomaly, load_fleet
 
@@ -148,17 +148,17 @@ def test_a_sensor_that_never_reads_is_no_obstacle(windows: pd.DataFrame) -> None
 def test_a_saved_detector_scores_as_it_did(
     windows: pd.DataFrame, detector: Detector, tmp_path: Path
 ) -> None:
-    anomaly.save(detector, tmp_path)
-    found = anomaly.load(tmp_path, detector.version)
+    detectors.save(detector, tmp_path)
+    found = detectors.load(tmp_path / detector.version)
     assert (found.version, found.features) == (detector.version, detector.features)
     assert (found.fit_end, found.rows) == (detector.fit_end, detector.rows)
     assert np.array_equal(found.score(windows), detector.score(windows))
 
 
 def test_a_saved_detector_is_not_written_again(detector: Detector, tmp_path: Path) -> None:
-    anomaly.save(detector, tmp_path)
+    detectors.save(detector, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    anomaly.save(detector, tmp_path)
+    detectors.save(detector, tmp_path)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
 
 
@@ -168,7 +168,7 @@ def test_a_detector_that_is_not_whole_is_refused_with_its_place(
 ) -> None:
     folder = tmp_path / detector.version
     if fault != "missing":
-        anomaly.save(detector, tmp_path)
+        detectors.save(detector, tmp_path)
         model, facts = folder / "detector.skops", folder / "detector.json"
         if fault == "cut":
             model.write_bytes(model.read_bytes()[:1000])
@@ -181,4 +181,4 @@ def test_a_detector_that_is_not_whole_is_refused_with_its_place(
         else:
             model.write_bytes(b"")
     with pytest.raises(MillwrightError, match=f"{folder} cannot be read: .*; remove the folder"):
-        anomaly.load(tmp_path, detector.version)
+        detectors.load(tmp_path / detector.version)
