@@ -1,6 +1,6 @@
 """Features of some machines in columns, whichever way they came, and what each view is worth."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -44,3 +44,44 @@ def states(events: Moments, lives: Moments, as_of: Moments) -> States:
     missing = (events == NEVER) | (events > moments)
     ages = moments - np.where(missing, moments, events)
     return np.where(missing, MISSING, np.where(ages > lives, STALE, PRESENT)).astype(np.int8)
+
+
+def microseconds(lives: Sequence[float | None]) -> Moments:
+    """Times to live in seconds as `states` takes them; None is for ever."""
+    for_ever = np.iinfo(np.int64).max
+    return np.array([for_ever if life is None else round(life * 1e6) for life in lives], np.int64)
+
+
+def present_alone(rows: FeatureRows, features: Mapping[str, Sequence[str]]) -> FeatureRows:
+    """`rows` with null for what is stale or missing, as a historical join has it.
+
+    `features` are those of each view.
+    """
+    columns = dict(rows.columns)
+    for place, view in enumerate(rows.views):
+        gone = rows.states[:, place] != PRESENT
+        for name in features[view]:
+            null = None if columns[name].dtype == object else np.float32("nan")
+            columns[name] = np.where(gone, null, columns[name])
+    return FeatureRows(columns, rows.events, rows.states, rows.views)
+
+
+def newest(
+    first: FeatureRows, second: FeatureRows, features: Mapping[str, Sequence[str]]
+) -> FeatureRows:
+    """Of each machine and view the row that was true last; of two of one time that of `first`.
+
+    Both have the same machines and views, in the same order.
+    """
+    later = second.events > first.events
+    columns = {
+        name: np.where(later[:, place], second.columns[name], first.columns[name])
+        for place, view in enumerate(first.views)
+        for name in features[view]
+    }
+    return FeatureRows(
+        columns,
+        np.where(later, second.events, first.events),
+        np.where(later, second.states, first.states),
+        first.views,
+    )
