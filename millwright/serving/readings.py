@@ -25,6 +25,8 @@ from millwright.sql import quoted
 
 _SECOND = 1_000_000
 _MEMORY = "256MB"
+# A feature may be called as it likes, but no attribute has a name with a colon.
+_AS_OF, _PLACE, _EVENT = "row:as_of", "row:place", "row:event"
 _SQL_TYPES = {"float32": "FLOAT", "string": "VARCHAR"}
 # Plans are made once, over empty tables. From their statistics DuckDB would conclude too much.
 _SETTINGS = (
@@ -108,7 +110,7 @@ class ReadingsEngine:
         moments = pa.table(
             {
                 "machine_id": pa.array(map(str, range(len(readings.machines))), pa.string()),
-                "as_of": pa.array(readings.as_of, pa.int64()),
+                _AS_OF: pa.array(readings.as_of, pa.int64()),
             }
         )
         for name, rows in {**readings.tables, "moments": moments}.items():
@@ -126,13 +128,15 @@ class ReadingsEngine:
         columns: dict[str, NDArray[Any]],
     ) -> Moments:
         """Put the rows of a view in their machines' places; gives their events."""
-        places = np.asarray(found.pop("place"), np.int64)
+        places = np.asarray(found.pop(_PLACE), np.int64)
         events = np.full(count, NEVER, np.int64)
-        events[places] = np.asarray(found.pop("event"), np.int64)
+        events[places] = np.asarray(found.pop(_EVENT), np.int64)
         for (name, kind), values in zip(view.features.items(), found.values(), strict=True):
-            null = None if kind == "string" else np.nan
+            null: Any = None if kind == "string" else np.nan
             columns[name] = np.full(count, null, object if kind == "string" else np.float32)
-            columns[name][places] = np.ma.filled(values, null)
+            # Of text `np.ma.filled` would make another null than the one that it is given.
+            gaps = np.ma.getmaskarray(values)
+            columns[name][places] = np.where(gaps, null, np.ma.getdata(values))
         return events
 
     def _scored(
@@ -197,7 +201,7 @@ def _tables(recipe: Recipe) -> Iterator[str]:
     for name, columns in recipe.tables.items():
         typed = ", ".join(f"{quoted(column)} {kind}" for column, kind in columns.items())
         yield f"CREATE TABLE {name} ({typed})"
-    yield "CREATE TABLE moments (machine_id VARCHAR, as_of BIGINT)"
+    yield f"CREATE TABLE moments (machine_id VARCHAR, {quoted(_AS_OF)} BIGINT)"
     for name in ("readings", "asked"):
         yield f"CREATE TABLE {name} AS FROM ({recipe.readings}) LIMIT 0"
 
@@ -207,12 +211,12 @@ def _prepared(recipe: Recipe, views: Sequence[RecipeView]) -> Iterator[str]:
 
     Of a machine only the newest step counts that was known by then, and what its windows hold.
     """
-    step = recipe.step * _SECOND
+    step, as_of = recipe.step * _SECOND, quoted(_AS_OF)
     yield (
         f"PREPARE fill_readings AS INSERT INTO readings WITH made AS MATERIALIZED "
         f"({recipe.readings}), newest AS (SELECT machine_id, max(step) AS newest FROM made "
-        f"JOIN moments USING (machine_id) WHERE first_known * {step} <= as_of GROUP BY machine_id) "
-        "SELECT made.* FROM made JOIN newest USING (machine_id) "
+        f"JOIN moments USING (machine_id) WHERE first_known * {step} <= {as_of} "
+        "GROUP BY machine_id) SELECT made.* FROM made JOIN newest USING (machine_id) "
         f"WHERE step <= newest AND step > newest - {recipe.reach} "
         "ORDER BY machine_id, step, known"
     )
@@ -226,10 +230,10 @@ def _prepared(recipe: Recipe, views: Sequence[RecipeView]) -> Iterator[str]:
             for name, kind in view.features.items()
         )
         yield (
-            f"PREPARE view_{place} AS SELECT machine_id::BIGINT AS place, "
-            f"epoch_us(event_timestamp) AS event, {features} FROM ({view.sql}) "
+            f"PREPARE view_{place} AS SELECT machine_id::BIGINT AS {quoted(_PLACE)}, "
+            f"epoch_us(event_timestamp) AS {quoted(_EVENT)}, {features} FROM ({view.sql}) "
             "JOIN moments USING (machine_id) "
-            "WHERE epoch_us(event_timestamp) <= as_of AND epoch_us(created_timestamp) <= as_of "
+            f"WHERE greatest(epoch_us(event_timestamp), epoch_us(created_timestamp)) <= {as_of} "
             "QUALIFY row_number() OVER (PARTITION BY machine_id "
             "ORDER BY event_timestamp DESC, created_timestamp DESC) = 1"
         )

@@ -40,6 +40,10 @@ class SentPlant:
     recipe: Recipe
     detector: Path
 
+    def of(self, table: str, machine: str) -> pd.DataFrame:
+        rows = self.raw[table]
+        return rows[rows.index == machine]
+
     def engine(self) -> ReadingsEngine:
         return ReadingsEngine(self.recipe, self.detector)
 
@@ -47,13 +51,13 @@ class SentPlant:
         """What was known of a machine at a time: all of it, but telemetry and errors of so long."""
         found: dict[str, Any] = {"machine": machine}
         for table, about in TIMED.items():
-            rows = self.raw[table]
-            rows = rows[(rows["machine_id"] == machine) & (rows["received"] <= as_of)]
+            rows = self.of(table, machine)
+            rows = rows[rows["received"] <= as_of]
             if table != "maintenance":
                 rows = rows[rows["timestamp"] > as_of - back]
             cells = about or tuple(self.recipe.sensors)
             found[table] = [_row(row, cells) for row in rows.to_dict("records")]
-        (machines,) = self.raw["machines"].query("machine_id == @machine").to_dict("records")
+        (machines,) = self.of("machines", machine).to_dict("records")
         attributes = {name: machines[name] for name in self.recipe.attributes}
         return {**found, "attributes": {**attributes, "received": text(machines["received"])}}
 
@@ -97,7 +101,6 @@ def new_sent_plant(home: Path, patch: pytest.MonkeyPatch, machines: int, days: i
         home / "quarantine", project.settings.engine, end,
     )  # fmt: skip
     assert not done.refused
-    assert done.tables["telemetry"].corrections or done.tables["telemetry"].new
     project.offline.update()
     feast_store.apply(project.state)
     version = project.offline.detector_version()
@@ -105,7 +108,7 @@ def new_sent_plant(home: Path, patch: pytest.MonkeyPatch, machines: int, days: i
     folder = project.state.detectors(project.fleet.name) / version
     recipe = Recipe.of(project.fleet, detectors.load(folder))
     raw = {
-        name: project.raw.query(project.raw.scan(name))
+        name: project.raw.query(project.raw.scan(name)).set_index("machine_id", drop=False)
         for name in ("machines", "telemetry", "errors", "maintenance")
     }
     return SentPlant(project, raw, recipe, folder)
