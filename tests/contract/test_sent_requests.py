@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
@@ -386,3 +387,17 @@ def test_an_engine_needs_the_detector_that_its_recipe_names(tmp_path) -> None:
         ReadingsEngine(named, None)
     with pytest.raises(MillwrightError, match="cannot be read"):
         ReadingsEngine(named, tmp_path / "gone")
+
+
+def test_threads_that_share_an_engine_get_each_their_own_answer() -> None:
+    def asked(volt: int) -> list[float]:
+        request = {
+            "machines": [a_machine(telemetry=[a_reading(volt=volt)])],
+            "as_of": "2025-01-31T12:00:00Z",
+        }
+        readings = checked(ReadingsRequest.model_validate(request), recipe(), NOW)
+        return shared.features(readings).columns["volt_mean_1h"].tolist()
+
+    shared = ReadingsEngine(recipe(), None)
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(asked, range(40))) == [[float(volt)] for volt in range(40)]
