@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import xgboost
 
-from millwright import files, plots, registry, report, traffic, training
+from millwright import detectors, files, plots, registry, report, traffic, training
 from millwright import release as releases
 from millwright.configuration import Strict
 from millwright.encoder import Encoder
@@ -20,6 +20,7 @@ from millwright.errors import InputError, ReleaseError
 from millwright.evaluation import Evaluation
 from millwright.gate import Decision
 from millwright.project import Project
+from millwright.recipe import Recipe
 from millwright.registry import CHALLENGER, CHAMPION, Version
 from millwright.release import Manifest, ServedView
 from millwright.report import Pictures, ReportContext
@@ -155,7 +156,10 @@ def release(
     path = folder / f"v{registration.version}"
     if not _is_released(folder, registration):
         manifest = _manifest(project, registration, training_set, threshold)
-        path = releases.write(folder, manifest, booster, training.examples(training_set, project))
+        examples = training.examples(training_set, project)
+        kept = _detector(project)
+        recipe = Recipe.of(project.fleet, detectors.load(kept) if kept else None)
+        path = releases.write(folder, manifest, booster, examples, recipe, kept)
     releases.verify_in_fresh_process(path)
     return Released(alias=CHAMPION, path=str(path))
 
@@ -202,6 +206,12 @@ def _is_released(folder: Path, registration: Registration) -> bool:
     except ReleaseError:
         return False
     return found.manifest.fingerprint == registration.fingerprint
+
+
+def _detector(project: Project) -> Path | None:
+    """The folder of the detector whose scores the model has learned from."""
+    version = project.offline.detector_version()
+    return project.state.detectors(project.fleet.name) / version if version else None
 
 
 def _manifest(

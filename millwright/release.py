@@ -3,7 +3,9 @@
     releases/v3/model.ubj        the trees, in XGBoost's own format: data, not code
     releases/v3/manifest.json    features in order, threshold, versions, where it all came from
     releases/v3/examples.json    held-out rows and what the model says of them
-    releases/v3/SHA256SUMS       of the three, checked before any of them is read
+    releases/v3/recipe.json      how features follow from readings that are sent
+    releases/v3/detector.*       the anomaly detector that this takes, if there was one
+    releases/v3/SHA256SUMS       of them all, checked before any of them is read
     releases/champion            the name of the release in use
 
 Nothing here imports MLflow, ZenML or Feast, so a service can load a release without them.
@@ -13,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -24,10 +27,12 @@ import numpy as np
 from pydantic import AwareDatetime
 
 from millwright.configuration import Strict
+from millwright.detectors import FACTS, PIPELINE
 from millwright.encoder import Encoder, Matrix, Scores
 from millwright.errors import ReleaseError
 from millwright.files import file_written_whole, folder_written_whole
 from millwright.fleet import Costs, Fleet
+from millwright.recipe import Recipe
 from millwright.views import Type, feature_views, published
 
 # XGBoost takes a second to import, and many ask only which release is the champion.
@@ -35,6 +40,7 @@ if TYPE_CHECKING:
     import xgboost
 
 MODEL, MANIFEST, EXAMPLES, SUMS = "model.ubj", "manifest.json", "examples.json", "SHA256SUMS"
+RECIPE = "recipe.json"
 POINTER = "champion"
 # Two processes on one machine agree to the last digit; other processors may round otherwise.
 TOLERANCE = 1e-6
@@ -109,7 +115,14 @@ class Release:
         return predict(self.booster, matrix)
 
 
-def write(folder: Path, manifest: Manifest, booster: "xgboost.Booster", examples: Matrix) -> Path:
+def write(
+    folder: Path,
+    manifest: Manifest,
+    booster: "xgboost.Booster",
+    examples: Matrix,
+    recipe: Recipe | None = None,
+    detector: Path | None = None,
+) -> Path:
     """Write a release to `folder/v<version>`, whole or not at all, and give its path.
 
     Args:
@@ -117,6 +130,8 @@ def write(folder: Path, manifest: Manifest, booster: "xgboost.Booster", examples
         manifest: what the release is.
         booster: the model.
         examples: held-out rows, shape (n, columns), that `verify` predicts again.
+        recipe: how features follow from readings; without it none can be sent.
+        detector: the folder of the anomaly detector that the recipe names.
 
     Raises:
         ReleaseError: the folder cannot be written, or holds the release of another model.
@@ -132,6 +147,10 @@ def write(folder: Path, manifest: Manifest, booster: "xgboost.Booster", examples
             rows = [[None if math.isnan(v) else float(v) for v in row] for row in examples]
             expected = predict(booster, examples).tolist()
             _write_json(draft / EXAMPLES, {"rows": rows, "expected": expected})
+            if recipe:
+                (draft / RECIPE).write_text(recipe.model_dump_json(indent=1) + "\n", "utf-8")
+            for name in (FACTS, PIPELINE) if detector else ():
+                shutil.copyfile(detector / name, draft / name)
             (draft / SUMS).write_bytes(b"".join(_sums(draft).values()))
     except OSError as err:
         raise ReleaseError(
@@ -178,6 +197,21 @@ def read_manifest(folder: Path) -> Manifest:
     check(folder)
     try:
         return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except ValueError as err:
+        raise _unreadable(folder, err) from err
+
+
+def read_recipe(folder: Path) -> Recipe | None:
+    """How features follow from readings; None where the release does not say.
+
+    Raises:
+        ReleaseError: the file is not what it should be.
+    """
+    path = folder / RECIPE
+    if not path.exists():
+        return None
+    try:
+        return Recipe.model_validate_json(path.read_bytes())
     except ValueError as err:
         raise _unreadable(folder, err) from err
 
@@ -302,7 +336,8 @@ def _unreadable(folder: Path, err: Exception) -> ReleaseError:
 def _sums(folder: Path) -> dict[str, bytes]:
     """The line of each file in `SHA256SUMS`, in their order."""
     sums = {}
-    for name in (EXAMPLES, MANIFEST, MODEL):
+    others = [name for name in (FACTS, PIPELINE, RECIPE) if (folder / name).exists()]
+    for name in sorted([EXAMPLES, MANIFEST, MODEL, *others]):
         with (folder / name).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         sums[name] = f"{digest}  {name}\n".encode()

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 from millwright import detectors
 from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.recipe import Recipe, RecipeView
-from millwright.serving.rows import NEVER, FeatureRows, Moments, present_alone, statuses
+from millwright.serving.rows import (
+    NEVER,
+    FeatureRows,
+    Moments,
+    microseconds,
+    present_alone,
+    states,
+)
 from millwright.serving.sent import Readings, nobody
 from millwright.sql import quoted
 
@@ -51,7 +58,7 @@ class ReadingsEngine:
             MillwrightError: the detector is not there, or not whole.
         """
         self.recipe = recipe
-        self._lives = [view.time_to_live for view in recipe.views]
+        self._lives = microseconds([view.time_to_live for view in recipe.views])
         self._detector = _detector(recipe, detector)
         self._timed = [view for view in recipe.views if view.sql is not None]
         self._turn = threading.Lock()
@@ -101,9 +108,9 @@ class ReadingsEngine:
             if view.kind == "anomaly":
                 events[view.name] = self._scored(view, columns, events, count)
         views = tuple(view.name for view in self.recipe.views)
-        rows = FeatureRows(columns, np.stack([events[view] for view in views], axis=1), views)
-        worth = statuses(rows.events, readings.as_of, self._lives)
-        return present_alone(rows, worth, self.recipe.features)
+        moments = np.stack([events[view] for view in views], axis=1)
+        found = states(moments, self._lives, readings.as_of)
+        return present_alone(FeatureRows(columns, moments, found, views), self.recipe.features)
 
     def _load(self, readings: Readings) -> None:
         """Have the tables hold the rows of a request, and what follows from them for all views."""

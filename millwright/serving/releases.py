@@ -6,19 +6,26 @@ one that cannot be is refused, and what was in use stays.
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from millwright import release as releases
 from millwright import traffic
 from millwright.errors import InputError, MillwrightError, ReleaseError
+from millwright.recipe import Recipe
 from millwright.release import SUMS, Release
 from millwright.serving.plan import Plan
+
+# DuckDB and scikit-learn, which most requests do without.
+if TYPE_CHECKING:
+    from millwright.serving.readings import ReadingsEngine
 
 LOG = logging.getLogger(__name__)
 KEPT = 4  # releases that were in use and stay loaded, so that to go back takes no time
@@ -32,6 +39,8 @@ class Loaded:
 
     release: Release
     digest: str
+    recipe: Recipe | None = None
+    _making: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def version(self) -> int:
@@ -47,6 +56,36 @@ class Loaded:
     def plan(self) -> Plan:
         """What it reads."""
         return Plan(self.release.manifest.views)
+
+    @cached_property
+    def engine(self) -> "ReadingsEngine":
+        """What makes features of readings that are sent.
+
+        Raises:
+            InputError: the release does not say how.
+            ReleaseError: its recipe cannot be run.
+        """
+        from millwright.serving.readings import ReadingsEngine
+
+        with self._making:
+            if self.recipe is None:
+                raise InputError(
+                    f"release v{self.version} does not say how features follow from readings; "
+                    "train again, or ask about machines that are in the store"
+                )
+            detector = self.release.folder if self.recipe.detector else None
+            return ReadingsEngine(self.recipe, detector)
+
+    def warm(self) -> None:
+        """Make what readings need, in a thread: it takes seconds, and few send any."""
+        threading.Thread(target=self._warm, daemon=True).start()
+
+    def _warm(self) -> None:
+        try:
+            if self.recipe:
+                self.engine.warm()
+        except Exception as err:  # who sends readings is told
+            LOG.warning("v%d will take no readings: %s", self.version, err)
 
 
 @dataclass(frozen=True)
@@ -200,7 +239,9 @@ class Releases:
         release.booster.set_param({"nthread": 1})  # more make small requests slower
         # XGBoost sets itself up in its first prediction: here, and not in two threads at once.
         release.score(np.full((1, len(release.manifest.encoder.columns)), np.nan, np.float32))
-        return Loaded(release, digest)
+        loaded = Loaded(release, digest, releases.read_recipe(folder))
+        loaded.warm()
+        return loaded
 
 
 def _digest(folder: Path) -> str:

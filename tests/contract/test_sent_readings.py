@@ -102,6 +102,7 @@ def computed(plant: SentPlant, engine: ReadingsEngine, pairs: list[Pair]) -> Fea
     return FeatureRows(
         {name: np.concatenate([p.columns[name] for p in parts]) for name in parts[0].columns},
         np.concatenate([part.events for part in parts]),
+        np.concatenate([part.states for part in parts]),
         parts[0].views,
     )
 

@@ -32,7 +32,7 @@ from millwright.fleet import Fleet, load_fleet
 from millwright.recipe import Recipe
 from millwright.serving.readings import ReadingsEngine
 from millwright.serving.readings_request import MOST_ROWS, ReadingsRequest
-from millwright.serving.rows import NEVER, FeatureRows, statuses
+from millwright.serving.rows import NEVER, STATUSES, FeatureRows, microseconds, states
 from millwright.serving.sent import checked
 from millwright.views import feature_views, published
 
@@ -357,8 +357,10 @@ def test_whose_readings_do_not_fill_the_longest_window_is_told() -> None:
 def test_rows_are_present_stale_or_missing() -> None:
     as_of = np.array([100_000_000], np.int64)
     events = [NEVER, 0, 89_999_999, 90_000_000, 100_000_000, 100_000_001]
+    lives = microseconds([10.0, None])
     found = [
-        statuses(np.array([[event, event]], np.int64), as_of, [10.0, None])[0] for event in events
+        [STATUSES[state] for state in states(np.array([[event, event]], np.int64), lives, as_of)[0]]
+        for event in events
     ]
     assert [each[0] for each in found] == [
         "missing", "stale", "stale", "present", "present", "missing",
