@@ -149,8 +149,9 @@ def write(
             _write_json(draft / EXAMPLES, {"rows": rows, "expected": expected})
             if recipe:
                 (draft / RECIPE).write_text(recipe.model_dump_json(indent=1) + "\n", "utf-8")
-            for name in (FACTS, PIPELINE) if detector else ():
-                shutil.copyfile(detector / name, draft / name)
+            if detector:
+                for name in (FACTS, PIPELINE):
+                    shutil.copyfile(detector / name, draft / name)
             (draft / SUMS).write_bytes(b"".join(_sums(draft).values()))
     except OSError as err:
         raise ReleaseError(

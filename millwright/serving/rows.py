@@ -61,7 +61,7 @@ def present_alone(rows: FeatureRows, features: Mapping[str, Sequence[str]]) -> F
     for place, view in enumerate(rows.views):
         gone = rows.states[:, place] != PRESENT
         for name in features[view]:
-            null = None if columns[name].dtype == object else np.float32("nan")
+            null: Any = None if columns[name].dtype == object else np.float32("nan")
             columns[name] = np.where(gone, null, columns[name])
     return FeatureRows(columns, rows.events, rows.states, rows.views)
 
