@@ -1,5 +1,6 @@
 """What a benchmark is: data made from a seed, contenders that do the same work, and claims."""
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,13 +16,27 @@ class Case:
 
     `options` are those of the size and of the contender. `data` is the folder that `make` filled,
     to read only. `scratch` is an empty folder, which the process works in and which is removed
-    afterwards. `servers` has the URL of each server that the benchmark asks for.
+    afterwards. `servers` has the URL of each server that the benchmark asks for, `pids` the ids of
+    their processes.
     """
 
     options: Mapping[str, Any]
     data: Path
     scratch: Path
     servers: Mapping[str, str] = field(default_factory=dict)
+    pids: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result of work that has a clock of its own, such as requests for a given time.
+
+    `seconds` goes before what the harness's clock says; `details` are further figures by name.
+    """
+
+    seconds: float
+    details: Mapping[str, float]
+    result: object = None
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,8 @@ class Contender:
     `begin` does what is outside of the clock (imports, opening a store, reading the cut-offs) and
     returns the work. The work returns its result: a frame (pandas, polars, Arrow), the path of a
     parquet file or of a folder of them, or a dictionary of such by name. A function is called for
-    the result when the clock has stopped.
+    the result when the clock has stopped. None is compared with nothing. `Measured` has a clock of
+    its own.
 
     `options` go before those of the size; `repeats` is for one that is slow. One that is
     `as_shipped` has Feast check the types of what it is called with, as Feast's own command does;
@@ -93,7 +109,7 @@ class Figure:
 
     `equal` is false for all of a benchmark whose results differ, and then none has a figure; it is
     None without a result, or with none to compare it with. `ratio` is seconds over those of the
-    first contender.
+    first contender. `details` are further figures of each turn.
     """
 
     benchmark: str
@@ -105,6 +121,11 @@ class Figure:
     ended: str = "ok"
     ratio: float | None = None
     repeats: Sequence[float] = ()
+    details: Sequence[Mapping[str, float]] = ()
+
+    def detail(self, name: str) -> float | None:
+        """The median of a further figure over the turns; None where it was not measured."""
+        return statistics.median(each[name] for each in self.details) if self.details else None
 
     def record(self) -> dict[str, Any]:
         """For JSON."""

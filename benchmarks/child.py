@@ -11,12 +11,12 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from benchmarks.benchmark import Benchmark, Case
+from benchmarks.benchmark import Benchmark, Case, Measured
 from millwright import startup
 
 
@@ -32,12 +32,13 @@ class Order:
     data: str
     scratch: str
     servers: Mapping[str, str]
+    pids: Sequence[int]
     results: str | None
 
     @property
     def case(self) -> Case:
         """The same for the contender."""
-        return Case(self.options, Path(self.data), Path(self.scratch), self.servers)
+        return Case(self.options, Path(self.data), Path(self.scratch), self.servers, self.pids)
 
 
 def main() -> None:
@@ -69,17 +70,20 @@ def _contend(order: Order, benchmark: Benchmark, events: TextIO) -> None:
     _tell(events, "begun", at=time.monotonic())
     before = time.perf_counter()
     result = work()
-    seconds = time.perf_counter() - before
-    _tell(events, "done", at=time.monotonic(), seconds=seconds, peak_mb=_peak_mb())
+    seconds, details = time.perf_counter() - before, {}
+    if isinstance(result, Measured):
+        seconds, details, result = result.seconds, dict(result.details), result.result
+    _tell(events, "done", at=time.monotonic(), seconds=seconds, peak_mb=_peak_mb(), details=details)
     if order.results:
         if callable(result):
             result = result()
         from benchmarks import comparison
 
-        comparison.keep(result, Path(order.results))
+        if result is not None:
+            comparison.keep(result, Path(order.results))
 
 
-def _tell(events: TextIO, event: str, **more: float) -> None:
+def _tell(events: TextIO, event: str, **more: Any) -> None:
     events.write(json.dumps({"event": event, **more}) + "\n")
 
 

@@ -81,10 +81,11 @@ class _Run:
         self.results.mkdir(parents=True)
         with running(self.benchmark.servers, self.data) as servers:
             endings = self._take_turns(servers)
-        different = self._compare(endings)
+        compared = self._compared(endings)
+        different = self._difference(compared)
         if different is None:
             _remove(self.results)
-        return self._outcome(endings, different)
+        return self._outcome(endings, compared, different)
 
     def _make(self) -> None:
         say(f"{self.benchmark.name} {self.size_name}: making its data in {self.data}")
@@ -127,6 +128,7 @@ class _Run:
             data=str(self.data),
             scratch=str(inside),
             servers=servers.urls,
+            pids=servers.pids,
             results=str(results) if results else None,
         )
         return supervision.run(order, self.size, servers.pids, self.scratch / "log")
@@ -139,9 +141,8 @@ class _Run:
         )
         say(f"{self.benchmark.name} {self.size_name}, turn {turn + 1}: {contender.name}: {what}")
 
-    def _compare(self, endings: Mapping[str, Sequence[Ending]]) -> str | None:
+    def _difference(self, there: Sequence[str]) -> str | None:
         """Where the first result that differs from the first contender's does so."""
-        there = [name for name, turns in endings.items() if turns[0].seconds is not None]
         for name in there[1:]:
             found = comparison.difference(
                 self.results / file_name(there[0]),
@@ -153,10 +154,25 @@ class _Run:
                 return f"{there[0]} against {name}: {found}; see {self.results}"
         return None
 
-    def _outcome(self, endings: Mapping[str, list[Ending]], different: str | None) -> Outcome:
-        compared = sum(turns[0].seconds is not None for turns in endings.values()) > 1
-        equal = different is None if compared else None
-        figures = [self._figure(name, turns, equal) for name, turns in endings.items()]
+    def _compared(self, endings: Mapping[str, Sequence[Ending]]) -> list[str]:
+        """Whoever has left a result."""
+        return [
+            name
+            for name, turns in endings.items()
+            if turns[0].seconds is not None and (self.results / file_name(name)).exists()
+        ]
+
+    def _outcome(
+        self,
+        endings: Mapping[str, list[Ending]],
+        compared: Sequence[str],
+        different: str | None,
+    ) -> Outcome:
+        equal = different is None if len(compared) > 1 else None
+        figures = [
+            self._figure(name, turns, equal if name in compared or different else None)
+            for name, turns in endings.items()
+        ]
         ours = figures[0].seconds
         figures = [
             replace(each, ratio=each.seconds / ours) if each.seconds and ours else each
@@ -187,6 +203,7 @@ class _Run:
             peak_memory_mb=max(ending.peak_memory_mb or 0.0 for ending in turns),
             equal=equal,
             repeats=seconds,
+            details=[ending.details for ending in turns if ending.details],
         )
 
 

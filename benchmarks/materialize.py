@@ -94,7 +94,7 @@ def _opened(online: str, kind: str, case: Case, data: Path, folder: Path) -> Fea
         section["path"] = str(folder / "online.db")
     else:
         url = case.servers["redis"]
-        section["connection_string"] = url if ours else _as_feast_writes_it(url)
+        section["connection_string"] = url if ours else as_feast_writes_it(url)
     configuration = {
         "project": folder.name,
         "provider": "millwright.stores.provider.GuardedProvider" if ours else "local",
@@ -141,7 +141,8 @@ def _read(store: FeatureStore, case: Case) -> pd.DataFrame:
     )
 
 
-def _as_feast_writes_it(url: str) -> str:
+def as_feast_writes_it(url: str) -> str:
+    """The URL of a Redis server, as Feast's own store reads it."""
     parts = urlsplit(url)
     password = f",password={parts.password}" if parts.password else ""
     return f"{parts.hostname}:{parts.port}{password}"

@@ -22,8 +22,10 @@ HOLDS = {True: "holds", False: "DOES NOT HOLD", None: "no figure to tell by"}
 def show(outcome: Outcome) -> None:
     """The figures of a benchmark as a table on stdout."""
     benchmark = outcome.benchmark
-    rows = {"contender": f"{'seconds':>9}  {'memory':>10}  {'times':>6}"}
-    rows |= {each.contender: _line(each) for each in outcome.figures}
+    details = list(dict.fromkeys(name for f in outcome.figures for d in f.details for name in d))
+    further = "".join(f"  {name.replace('_', ' '):>{_width(name)}}" for name in details)
+    rows = {"contender": f"{'seconds':>9}  {'memory':>10}  {'times':>6}{further}"}
+    rows |= {each.contender: _line(each, details) for each in outcome.figures}
     if outcome.difference:
         rows["results"] = f"differ, so there are no figures: {outcome.difference}"
     elif outcome.remark:
@@ -92,11 +94,23 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _line(figure: Figure) -> str:
+def _line(figure: Figure, details: Sequence[str]) -> str:
     if figure.seconds is None or figure.peak_memory_mb is None:
         return "no figure" if figure.ended == "ok" else figure.ended
-    ratio = "" if figure.ratio is None else f"{figure.ratio:>6.2f}"
-    return f"{figure.seconds:>7.2f} s  {figure.peak_memory_mb:>7,.0f} MB  {ratio}"
+    ratio = "" if figure.ratio is None else f"{figure.ratio:.2f}"
+    line = f"{figure.seconds:>7.2f} s  {figure.peak_memory_mb:>7,.0f} MB  {ratio:>6}"
+    for name in details:
+        value = figure.detail(name)
+        line += f"  {'' if value is None else _short(value):>{_width(name)}}"
+    return line
+
+
+def _short(value: float) -> str:
+    return f"{value:,.2f}" if value < 100 and value % 1 else f"{value:,.0f}"
+
+
+def _width(name: str) -> int:
+    return max(len(name), 8)
 
 
 def _claims(outcome: Outcome) -> list[tuple[int, tuple[str, bool | None]]]:

@@ -13,9 +13,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -35,6 +36,7 @@ class Ending:
     ended: str
     seconds: float | None = None
     peak_memory_mb: float | None = None
+    details: Mapping[str, float] = field(default_factory=dict)
 
 
 def run(order: Order, size: Size, servers: Sequence[int], log: Path) -> Ending:
@@ -86,7 +88,7 @@ class _Watch:
         self.most_mb = min(size.memory_gb * 1000, 0.85 * TOTAL_MB)
         self.born = time.monotonic()
         self.begun: float | None = None
-        self.done: dict[str, float] | None = None
+        self.done: dict[str, Any] | None = None
         self.peak_mb = 0.0
         self.disk_looked = 0.0
 
@@ -113,10 +115,10 @@ class _Watch:
         if self.done is None:
             return Ending("ok")
         peak = max(self.peak_mb, self.done["peak_mb"])
-        return Ending("ok", self.done["seconds"], peak)
+        return Ending("ok", self.done["seconds"], peak, self.done["details"])
 
-    def _hear(self, event: dict[str, float]) -> None:
-        if event["event"] == "begun":  # type: ignore[comparison-overlap]
+    def _hear(self, event: dict[str, Any]) -> None:
+        if event["event"] == "begun":
             self.begun = event["at"]
         else:
             self.done = event
