@@ -1,15 +1,56 @@
 """What is asked of XGBoost's trees, in training and in the service alike."""
 
+import ctypes
+import threading
+
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
+from xgboost.core import _LIB, _check_call
 
 from millwright.encoder import Matrix, Scores
 
+# All trees, probabilities, NaN is missing: XGBoosterPredictFromDense in XGBoost's C API.
+_ASKED = (
+    b'{"type":0,"training":false,"iteration_begin":0,"iteration_end":0,"strict_shape":false,'
+    b'"cache_id":0,"missing":NaN}'
+)
+_ARRAY = b'{"data":[%d,true],"shape":[%d,%d],"typestr":"<f4","version":3}'
+
+
+class _Proxy(threading.local):
+    """What XGBoost lays over the rows that it is given; each thread keeps one."""
+
+    def __init__(self) -> None:
+        self.handle = ctypes.c_void_p()
+        _check_call(_LIB.XGProxyDMatrixCreate(ctypes.byref(self.handle)))
+
+
+_PROXY = _Proxy()
+
 
 def predict(booster: xgboost.Booster, matrix: Matrix) -> Scores:
-    """The booster's probabilities for each row of `matrix`."""
-    return np.asarray(booster.inplace_predict(matrix, validate_features=False), dtype=np.float64)
+    """The booster's probabilities for each row of `matrix`.
+
+    This is `Booster.inplace_predict` without what it does for other kinds of data, which takes
+    longer than the trees do for a few rows.
+    """
+    rows = np.ascontiguousarray(matrix, np.float32)
+    shape, values = ctypes.POINTER(ctypes.c_uint64)(), ctypes.POINTER(ctypes.c_float)()
+    dimensions = ctypes.c_uint64()
+    _check_call(
+        _LIB.XGBoosterPredictFromDense(
+            booster.handle,
+            _ARRAY % (rows.ctypes.data, *rows.shape),
+            _ASKED,
+            _PROXY.handle,
+            ctypes.byref(shape),
+            ctypes.byref(dimensions),
+            ctypes.byref(values),
+        )
+    )
+    # The values are XGBoost's own, until its next call in this thread.
+    return np.ctypeslib.as_array(values, (len(rows),)).astype(np.float64)
 
 
 def contributions(booster: xgboost.Booster, matrix: Matrix) -> NDArray[np.float32]:
