@@ -3,6 +3,7 @@
 import itertools
 import json
 import re
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ class RedisReader:
         nodes, options = nodes_and_options(url)
         patience = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": None}
         self._client = redis.Redis(**nodes[0], **(patience | options))
-        self._pool = self._client.connection_pool
+        self._own = threading.local()
 
     def __str__(self) -> str:
         return f"Redis at {without_password(self.url)}"
@@ -51,7 +52,6 @@ class RedisReader:
             except redis.TimeoutError:
                 raise
             except redis.ConnectionError:  # of a server that has been started anew, perhaps
-                self._pool.disconnect(inuse_connections=False)  # those are for others to notice
                 rows = self._answers(asked)
         width, views = len(plan.features), len(plan.views)
         events = np.array(
@@ -87,19 +87,22 @@ class RedisReader:
         return {name.decode(): json.loads(features) for name, features in found.items()} or None
 
     def _answers(self, asked: Sequence[bytes]) -> list[Cells]:
-        connection: Any = self._pool.get_connection()
-        found: list[Cells] = []
+        connection, found = self._connection(), list[Cells]()
         try:
             for start in range(0, len(asked), AT_ONCE):
                 some = asked[start : start + AT_ONCE]
                 connection.send_packed_command([b"".join(some)])
                 found += [connection.read_response(disable_decoding=True) for _ in some]
         except BaseException:
-            connection.disconnect()  # what is still under way is no answer to anybody else
+            connection.disconnect()  # what is still under way is no answer to anything else
             raise
-        finally:
-            self._pool.release(connection)
         return found
+
+    def _connection(self) -> Any:
+        """This thread's own: to take one from the pool and give it back asks the system twice."""
+        if not hasattr(self._own, "connection"):
+            self._own.connection = self._client.connection_pool.get_connection()
+        return self._own.connection
 
     def _command(self, machine: str, tail: bytes) -> bytes:
         key = self._keys.key(machine) + self._project.encode()
