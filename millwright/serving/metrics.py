@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
@@ -60,15 +58,19 @@ class Metrics(Collector):
     def scored(self, scored: Scored) -> None:
         """Count what became of machines, how likely their failures are, and how old features."""
         version, rows = str(scored.loaded.version), scored.rows
-        known = ~np.isnan(scored.probabilities)
+        known = [each for each in scored.probabilities.tolist() if each == each]  # no NaN
         with self._lock:
             for outcome, count in Counter(scored.outcomes.tolist()).items():
                 self.predictions[OUTCOMES[outcome], version, scored.role] += count
-            self.probabilities.observe_all(version, scored.probabilities[known])
-            for place, view in enumerate(rows.views):
-                events = rows.events[:, place]
-                there = (events != NEVER) & (events <= scored.as_of)
-                self.ages.observe_all(view, (scored.as_of[there] - events[there]) / 1e6)
+            self.probabilities.observe_all(version, known)
+            moments = scored.as_of.tolist()
+            for view, events in zip(rows.views, rows.events.T.tolist(), strict=True):
+                ages = [
+                    (moment - event) / 1e6
+                    for moment, event in zip(moments, events, strict=True)
+                    if NEVER < event <= moment
+                ]
+                self.ages.observe_all(view, ages)
 
     def text(self, routes: Routes | None, refused: str | None) -> bytes:
         """The exposition, with what is in use at this moment."""
@@ -125,13 +127,12 @@ class Histogram:
         self.counts[label][bisect_left(self.bounds, value)] += 1
         self.sums[label] += value
 
-    def observe_all(self, label: str, values: NDArray[np.floating[Any]]) -> None:
-        """Count values, shape (n,)."""
-        counts, total = self.counts[label], 0.0
-        for value in values.tolist():
+    def observe_all(self, label: str, values: Sequence[float]) -> None:
+        """Count values."""
+        counts = self.counts[label]
+        for value in values:
             counts[bisect_left(self.bounds, value)] += 1
-            total += value
-        self.sums[label] += total
+        self.sums[label] += sum(values)
 
     def family(self, name: str, text: str, label: str) -> HistogramMetricFamily:
         """All of it under a name."""

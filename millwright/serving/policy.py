@@ -11,7 +11,7 @@ from millwright.serving.predictions import OUTCOMES
 from millwright.serving.rows import MISSING, NEVER, PRESENT, STALE, FeatureRows
 
 OK, DEGRADED, GONE_STALE, GONE_MISSING, UNKNOWN = range(len(OUTCOMES))
-PREDICTED = (OK, DEGRADED)
+LAST_PREDICTED = DEGRADED  # those after it are not
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from millwright.encoder import Matrix, Scores
 from millwright.errors import InputError, MillwrightError
 from millwright.serving.features import OnlineReader, read
-from millwright.serving.policy import PREDICTED, Policy, judged
+from millwright.serving.policy import LAST_PREDICTED, Policy, judged
 from millwright.serving.predictions import EPOCH
 from millwright.serving.releases import SHADOW, Loaded, Releases, Routes
 from millwright.serving.rows import FeatureRows, Moments
@@ -303,12 +303,13 @@ def _predicted(
     """What becomes of each machine, what the model sees of it, and its probability."""
     outcomes = judged(rows, loaded.plan, policy)
     matrix = loaded.release.manifest.encoder.encode_columns(rows.columns.__getitem__, len(rows))
-    probabilities = np.full(len(rows), np.nan)
-    known = np.isin(outcomes, PREDICTED)
+    known = outcomes <= LAST_PREDICTED
     if known.all():
-        probabilities = loaded.release.score(matrix)
-    elif known.any():
-        probabilities[known] = loaded.release.score(matrix[known])
-    if not np.isfinite(probabilities[known]).all():
+        found = probabilities = loaded.release.score(matrix)
+    else:
+        probabilities = np.full(len(rows), np.nan)
+        found = loaded.release.score(matrix[known]) if known.any() else probabilities[:0]
+        probabilities[known] = found
+    if not np.isfinite(found).all():
         raise MillwrightError(NO_NUMBER.format(loaded.version))
     return outcomes, matrix, probabilities
