@@ -8,20 +8,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
-from pathlib import Path
 
 import matplotlib as mpl
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from millwright import plots
+from millwright import pages, plots
 from millwright.alarms import MONTH
 from millwright.evaluation import Contribution, Evaluation
 from millwright.fleet import Fleet
 from millwright.gate import Decision
-
-TEMPLATES = Path(__file__).parent / "templates"
+from millwright.pages import counted, length, money, warning
 
 # The page gives each colour of the pictures a second value for the dark scheme.
 VARIABLES = {
@@ -138,7 +135,7 @@ def planner_summary(context: ReportContext) -> tuple[str, ...]:
     """What the model would have meant for the people who repair the machines, in sentences."""
     found, fleet = context.candidate, context.fleet
     currency = fleet.costs.currency
-    test = _counted(found.machines, "machine")
+    test = counted(found.machines, "machine")
     if not found.failures:
         caught = (
             f"No machine failed in the test window ({test}), so nothing can be said about what the "
@@ -146,7 +143,7 @@ def planner_summary(context: ReportContext) -> tuple[str, ...]:
         )
     else:
         caught = (
-            f"In the test window {test} had {_counted(found.failures, 'failure')}. The model would "
+            f"In the test window {test} had {counted(found.failures, 'failure')}. The model would "
             f"have warned of {_some(found.failures_caught, found.failures)} at least "
             f"{length(fleet.lead_time, fleet)} ahead"
         )
@@ -156,7 +153,7 @@ def planner_summary(context: ReportContext) -> tuple[str, ...]:
         caught += f". It flagged {late} more, too late to act." if late else "."
     weekly = found.false_alarms / found.machine_months / (MONTH / timedelta(days=7))
     alarms = (
-        f"It would have raised {_counted(found.alarms, 'alarm')}, {found.false_alarms:,} of them "
+        f"It would have raised {counted(found.alarms, 'alarm')}, {found.false_alarms:,} of them "
         f"false: {found.false_alarms_per_machine_month:.2g} a machine and month, or "
         f"{weekly * found.machines:.2g} needless inspections a week for them all."
     )
@@ -187,66 +184,18 @@ def inline_svg(figure: Figure) -> Markup:
     return Markup(svg)  # noqa: S704 - matplotlib escaped every text in it
 
 
-def length(duration: timedelta, fleet: Fleet) -> str:
-    """`duration` in words: `4 hours`, `2 days`, `30 cycles`."""
-    hours = duration / timedelta(hours=1)
-    if fleet.counts_cycles:
-        return _counted(hours, "cycle")
-    return _counted(hours / 24, "day") if hours >= 48 else _counted(hours, "hour")
-
-
-def warning(hours: float, fleet: Fleet) -> str:
-    """A time that was measured, in words: `22.5 hours`, `2.1 days`, `26.5 cycles`."""
-    if fleet.counts_cycles or hours < 48:
-        return length(timedelta(hours=round(hours, 1)), fleet)
-    return _counted(round(hours / 24, 1), "day")
-
-
-def money(amount: float, currency: str) -> str:
-    """`amount` without cents: `EUR 21,500`."""
-    return f"{currency} {amount:,.0f}"
-
-
-def figure(value: float | None, digits: int = 3) -> str:
-    """`value` to so many decimals, or a dash where there is none."""
-    return "–" if value is None else f"{value:,.{digits}f}"
-
-
-def cell(value: object) -> str:
-    """`value` as the text of a cell of a Markdown table."""
-    return str(value).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|")
-
-
 def _render(template: str, context: ReportContext, **more: object) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=select_autoescape(enabled_extensions=("html.j2",)),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    return (
+        pages.environment(context.fleet)
+        .get_template(template)
+        .render(
+            context=context,
+            fleet=context.fleet,
+            found=context.candidate,
+            summary=planner_summary(context),
+            **more,
+        )
     )
-    environment.filters.update(
-        figure=figure,
-        count=lambda value: f"{value:,}",
-        money=lambda amount: money(amount, context.fleet.costs.currency),
-        length=lambda duration: length(duration, context.fleet),
-        warning=lambda hours: warning(hours, context.fleet),
-        moment=lambda moment: f"{moment:%Y-%m-%d %H:%M}",
-        cell=cell,
-        size=len,
-    )
-    return environment.get_template(template).render(
-        context=context,
-        fleet=context.fleet,
-        found=context.candidate,
-        summary=planner_summary(context),
-        **more,
-    )
-
-
-def _counted(number: float, noun: str) -> str:
-    return f"{number:,.3g} {noun}" if number == 1 else f"{number:,.10g} {noun}s"
 
 
 def _some(part: int, whole: int) -> str:
