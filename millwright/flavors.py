@@ -83,9 +83,13 @@ class PointInTimeFeatureStore(FeastFeatureStore):  # type: ignore[misc]
     def get_features_as_known(
         self, entity_df: pd.DataFrame, features: Any, full_feature_names: bool = False
     ) -> pa.Table:
-        """Features as they were true and known at each row's time; as many rows, in their order."""
+        """Features as they were true and known at each row's time; as many rows, in their order.
+
+        Raises:
+            InputError: `features` names a service that Feast does not know.
+        """
         if isinstance(features, str):
-            features = self.store.get_feature_service(features)
+            features = online.find_service(self.store, features)
         found: pa.Table = self.store.get_historical_features(
             entity_df=entity_df,
             features=features,

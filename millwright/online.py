@@ -55,6 +55,26 @@ class Difference:
         )
 
 
+def find_service(store: FeatureStore, name: str) -> FeatureService:
+    """The service as the registry's cache has it, which spares a reader the registry's server.
+
+    Raises:
+        InputError: Feast knows no such service.
+    """
+    try:
+        return store.get_feature_service(name, allow_cache=True)
+    except FeatureServiceNotFoundException:
+        store.refresh_registry()  # it may have been published since
+    try:
+        return store.get_feature_service(name, allow_cache=True)
+    except FeatureServiceNotFoundException as err:
+        names = [service.name for service in store.list_feature_services()]
+        raise InputError(
+            f"Feast knows no feature service '{name}'; {nearest(name, names)} Publish it: "
+            "feast apply"
+        ) from err
+
+
 def read_online(
     store: FeatureStore, service: str, machines: Sequence[str], as_of: datetime
 ) -> OnlineFeatures:
@@ -76,7 +96,7 @@ def read_online(
     columns: dict[str, pa.Array[Any]] = {MACHINE: pa.array(list(machines), pa.string())}
     events: dict[str, tuple[datetime | None, ...]] = {}
     statuses: dict[str, tuple[Status, ...]] = {}
-    for projection in _service(store, service).feature_view_projections:
+    for projection in find_service(store, service).feature_view_projections:
         view = store.get_feature_view(projection.name, allow_registry_cache=True)
         names = [feature.name for feature in projection.features]
         found: list[Found] = []
@@ -113,7 +133,7 @@ def compare(
     cutoffs = pd.DataFrame({MACHINE: list(machines)}, dtype="object")
     cutoffs["event_timestamp"] = pd.Timestamp(as_of)
     offline = store.get_historical_features(
-        cutoffs, _service(store, service), filter_by_created_timestamp=True
+        cutoffs, find_service(store, service), filter_by_created_timestamp=True
     ).to_arrow()
     return [
         Difference(machine, feature, there, here)
@@ -126,22 +146,6 @@ def compare(
         )
         if there != here
     ]
-
-
-def _service(store: FeatureStore, name: str) -> FeatureService:
-    """The service as the registry's cache has it, which spares a reader the registry's server."""
-    try:
-        return store.get_feature_service(name, allow_cache=True)
-    except FeatureServiceNotFoundException:
-        store.refresh_registry()  # it may have been published since
-    try:
-        return store.get_feature_service(name, allow_cache=True)
-    except FeatureServiceNotFoundException as err:
-        names = [service.name for service in store.list_feature_services()]
-        raise InputError(
-            f"Feast knows no feature service '{name}'; {nearest(name, names)} Publish it: "
-            "feast apply"
-        ) from err
 
 
 def _status(view: FeatureView, event: datetime | None, as_of: datetime) -> Status:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from pydantic_core import to_json
 
+from millwright.encoder import Matrix
 from millwright.fleet import Costs
 from millwright.serving.predictions import EPOCH, OUTCOMES
+from millwright.serving.releases import Loaded
 from millwright.serving.rows import NEVER, STATUSES
 from millwright.serving.scoring import Part, Scored
 
@@ -59,6 +61,25 @@ def iso(moment: int) -> str:
 def micros(moment: datetime) -> int:
     """A time in microseconds since 1970."""
     return (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
+
+
+def reasons(loaded: Loaded, matrix: Matrix, most: int) -> list[list[dict[str, Any]]]:
+    """The columns that moved each row's probability most, the largest first."""
+    from millwright.trees import contributions
+
+    moved = contributions(loaded.release.booster, matrix)[:, :-1]
+    largest = np.argsort(-np.abs(moved), axis=1, kind="stable")[:, :most]
+    return [
+        [
+            {
+                "feature": loaded.columns[column],
+                "value": None if np.isnan(values[column]) else float(values[column]),
+                "contribution": float(moves[column]),
+            }
+            for column in best
+        ]
+        for best, values, moves in zip(largest.tolist(), matrix, moved, strict=True)
+    ]
 
 
 def _predictions(parts: Sequence[Part], explain: int) -> list[dict[str, Any]]:
@@ -122,23 +143,9 @@ def _views(
 
 
 def _reasons(scored: Scored, rows: Sequence[int], most: int) -> list[list[dict[str, Any]] | None]:
-    """The columns that moved each probability most, the largest first."""
-    from millwright.trees import contributions
-
-    columns = scored.loaded.columns
-    matrix = scored.matrix[list(rows)]
-    moved = contributions(scored.loaded.release.booster, matrix)[:, :-1]
-    largest = np.argsort(-np.abs(moved), axis=1, kind="stable")[:, :most]
+    """The same of some rows of what was scored; None where nothing is predicted."""
+    found = reasons(scored.loaded, scored.matrix[list(rows)], most)
     return [
-        None
-        if np.isnan(scored.probabilities[row])
-        else [
-            {
-                "feature": columns[column],
-                "value": None if np.isnan(values[column]) else float(values[column]),
-                "contribution": float(moves[column]),
-            }
-            for column in best
-        ]
-        for row, best, values, moves in zip(rows, largest.tolist(), matrix, moved, strict=True)
+        None if np.isnan(scored.probabilities[row]) else each
+        for row, each in zip(rows, found, strict=True)
     ]

@@ -150,7 +150,7 @@ class Scoring:
         dated = [questions[each].dated for each in asked]
         if any(dated):
             _refuse_what_came_later(rows, machines, as_of, np.array(dated))
-        outcomes, matrix, probabilities = _predicted(loaded, rows, self.policy)
+        outcomes, matrix, probabilities = predicted(loaded, rows, self.policy)
         now = time.perf_counter()
         return Scored(
             loaded=loaded,
@@ -223,7 +223,7 @@ class Scorer(Scoring):
         if shadow.plan != scored.loaded.plan:
             rows = read(self.reader, shadow.plan, scored.machines, scored.as_of)
         began = time.perf_counter()
-        outcomes, matrix, probabilities = _predicted(shadow, rows, self.policy)
+        outcomes, matrix, probabilities = predicted(shadow, rows, self.policy)
         return Scored(
             loaded=shadow, role=SHADOW, ids=self._ids.some(len(scored.machines)),
             machines=scored.machines, as_of=scored.as_of, asked_at=scored.asked_at,
@@ -297,10 +297,16 @@ def _refuse_what_came_later(
         )
 
 
-def _predicted(
+def predicted(
     loaded: Loaded, rows: FeatureRows, policy: Policy
 ) -> tuple[NDArray[np.int8], Matrix, Scores]:
-    """What becomes of each machine, what the model sees of it, and its probability."""
+    """What becomes of each machine, what the model sees of it, and its probability.
+
+    The first are places in OUTCOMES; the last is NaN where nothing is predicted.
+
+    Raises:
+        MillwrightError: the release predicts what is no number.
+    """
     outcomes = judged(rows, loaded.plan, policy)
     matrix = loaded.release.manifest.encoder.encode_columns(rows.columns.__getitem__, len(rows))
     known = outcomes <= LAST_PREDICTED
