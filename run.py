@@ -88,7 +88,7 @@ def _execute(asked: argparse.Namespace, state: State, record: Record) -> "Projec
             _announce({**result, "status": "failed", "error": str(err) or type(err).__name__})
             raise
         result |= {"dataset_version": project.raw.dataset_version}
-        if not result.get("release") or result["release"] != str(before):
+        if result["pipeline"] != "training" or result["release"] != str(before):
             _announce(result)  # of what was released already it was told then
     return project
 
@@ -118,7 +118,8 @@ class Run:
         """Run the pipeline asked for, after those that it needs."""
         from millwright import stack
 
-        source = None if self.asked.pipeline == "deployment" else self._source()
+        takes_data = self.asked.pipeline not in ("deployment", "inference")
+        source = self._source() if takes_data else None
         stack.enter(self.project.state.environment, self.project.state)
         if source:
             self.result |= self._ingest(source)
@@ -128,6 +129,8 @@ class Run:
             self.result |= self._training()
         if self.asked.pipeline == "deployment":
             self.result |= self._deployment()
+        if self.asked.pipeline == "inference":
+            self.result |= self._inference()
 
     def _source(self) -> str | None:
         """Where new data comes from: what was named, or the simulator if there is none at all."""
@@ -253,6 +256,18 @@ class Run:
         released = _artifact(run, "find_release", "release")
         return {"status": "done", "release": released.path, "deployment": found.model_dump()}
 
+    def _inference(self) -> dict[str, Any]:
+        from millwright import stack
+        from pipelines.inference import inference
+
+        terminal.say("inference")
+        as_of = self.asked.as_of and self.asked.as_of.isoformat()
+        run = inference.with_options(**stack.pipeline_options())(
+            self.project.fleet.name, self.asked.release, as_of
+        )
+        found: dict[str, Any] = _artifact(run, "rank_machines", "inference")
+        return found
+
 
 def _artifact(run: Any, step: str, output: str) -> Any:
     """What a step of a finished run put out."""
@@ -262,17 +277,11 @@ def _artifact(run: Any, step: str, output: str) -> Any:
 def _show(result: dict[str, Any], project: "Project") -> None:
     from millwright import summary
 
-    ended = result["status"] if result["pipeline"] == "training" else "done"
+    told = result["pipeline"] in ("training", "inference")
     refused = f", {result['refused']:,} rows refused" if result.get("refused") else ""
-    title = f"{result['pipeline']} of fleet {result['fleet']}: {ended}{refused}"
-    if result["pipeline"] == "training":
-        terminal.show_table(title, summary.training_table(result, project))
-    elif result["pipeline"] == "features":
-        terminal.show_table(title, summary.features_table(result))
-    elif result["pipeline"] == "deployment":
-        terminal.show_table(title, summary.deployment_table(result, project))
-    else:
-        terminal.show_table(title, summary.ingest_table(result))
+    title = f"{result['pipeline']} of fleet {result['fleet']}: "
+    title += f"{result['status'] if told else 'done'}{refused}"
+    terminal.show_table(title, summary.table(result, project))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from millwright.fleet import fleets_folder, load_fleet
 from millwright.settings import load_settings
 from millwright.views import feature_views
 
-PIPELINES = ("ingest", "features", "training", "deployment")
+PIPELINES = ("ingest", "features", "training", "deployment", "inference")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,7 +31,12 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     words.add_argument(
         "--release", type=_version, metavar="VERSION",
-        help="which release to deploy, such as v3 (the latest if not given)",
+        help="which release, such as v3, to deploy (the latest if not given) or to predict by (the "
+        "champion)",
+    )  # fmt: skip
+    words.add_argument(
+        "--as-of", type=_moment, metavar="TIME",
+        help="a time in the past to predict as of (ISO 8601 with zone; now if not given)",
     )  # fmt: skip
     words.add_argument(
         "--check", action="store_true",
@@ -70,7 +75,7 @@ def check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         ConfigurationError: with what is wrong.
     """
     if unknown:
-        options = [f"--{name}" for name in vars(asked)]
+        options = [f"--{name.replace('_', '-')}" for name in vars(asked)]
         raise ConfigurationError(
             f"run.py has no option '{unknown[0]}'; {nearest(unknown[0], options)}"
         )
@@ -95,15 +100,25 @@ def check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         from millwright.gate import load_limits
 
         load_limits()
+    if asked.pipeline == "inference":
+        from millwright.inference.settings import load_inference
+
+        load_inference()
 
 
 def _check_together(asked: argparse.Namespace) -> None:
     """Refuse options that have no meaning together."""
-    if asked.release and asked.pipeline != "deployment":
-        raise ConfigurationError("--release says what to deploy: --pipeline deployment")
-    if asked.data and asked.pipeline == "deployment":
-        raise ConfigurationError("a deployment takes no data; leave --data out")
+    pipeline = asked.pipeline
+    if asked.release and pipeline not in ("deployment", "inference"):
+        raise ConfigurationError(
+            "--release says what to deploy or to predict by: --pipeline deployment, or inference"
+        )
+    if asked.as_of and pipeline != "inference":
+        raise ConfigurationError("--as-of says when to predict for: --pipeline inference")
+    if asked.data and pipeline in ("deployment", "inference"):
+        raise ConfigurationError(f"the pipeline {pipeline} takes no data; leave --data out")
     if asked.received and not asked.data:
         raise ConfigurationError("--received says when data became known; name them: --data PLACE")
-    if asked.received and asked.received > datetime.now(UTC):
-        raise ConfigurationError(f"--received {asked.received.isoformat()} lies in the future")
+    for option, moment in (("--received", asked.received), ("--as-of", asked.as_of)):
+        if moment and moment > datetime.now(UTC):
+            raise ConfigurationError(f"{option} {moment.isoformat()} lies in the future")

@@ -167,8 +167,12 @@ class State:
         """Answers on their way to the prediction log."""
         return self.root / fleet / "journal"
 
+    def batch_predictions(self, fleet: str) -> Path:
+        """The predictions of whole fleets, one file for each time, where no PostgreSQL has them."""
+        return self.root / fleet / "batch_predictions"
+
     def reports(self, fleet: str) -> Path:
-        """HTML reports on batches and on models."""
+        """HTML reports on batches and on models, and work lists."""
         return self.root / fleet / "reports"
 
     def batch_report(self, fleet: str, batch: str | None) -> Path:
@@ -178,6 +182,10 @@ class State:
     def model_report(self, fleet: str, version: int) -> Path:
         """The report on a version of the failure model."""
         return self.reports(fleet) / f"model-v{version}.html"
+
+    def work_list(self, fleet: str, moment: str, form: str) -> Path:
+        """The work list of a time, as `csv` or `html`."""
+        return self.reports(fleet) / f"worklist-{moment}.{form}"
 
 
 def load_settings(environment: str = "local") -> Settings:

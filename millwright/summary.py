@@ -54,6 +54,22 @@ def of_training(
     }
 
 
+def table(summary: Summary, project: Project) -> dict[str, str]:
+    """The lines that a person reads at the end of a run."""
+    pipeline = summary["pipeline"]
+    if pipeline == "training":
+        return training_table(summary, project)
+    if pipeline == "features":
+        return features_table(summary)
+    if pipeline == "deployment":
+        return deployment_table(summary, project)
+    if pipeline == "inference":
+        from millwright.inference import outcome
+
+        return outcome.table(summary, project)
+    return ingest_table(summary)
+
+
 def training_table(summary: Summary, project: Project) -> dict[str, str]:
     """The lines that a person reads at the end of a training run."""
     rows, model = summary["rows"], summary["model"]
