@@ -1,0 +1,60 @@
+"""Predictions of a made-up fleet, and the release that they are by."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xgboost
+
+from millwright.encoder import Encoder
+from millwright.fleet import load_fleet
+from millwright.inference.table import PREDICTIONS
+from millwright.models import Classifier
+from millwright.release import Manifest, Release, ServedView
+
+FLEET = load_fleet("simulated")
+AS_OF = datetime(2025, 12, 31, tzinfo=UTC)
+
+
+def release(**changes: Any) -> Release:
+    """A release of a model that was fitted to noise, and so says something else of each machine."""
+    encoder, chance = Encoder.of(FLEET), np.random.default_rng(1)
+    rows = chance.standard_normal((300, len(encoder.columns)), dtype=np.float32)
+    booster = Classifier({"max_depth": 3}, 10, 1).fit(rows, rows.sum(axis=1) > 3).booster
+    assert booster is not None
+    return Release(Path("v3"), manifest(encoder=encoder, **changes), booster)
+
+
+def manifest(**changes: Any) -> Manifest:
+    """What that release says of itself."""
+    values = {
+        "name": "simulated_failure", "version": 3, "fleet": "simulated", "fingerprint": "f3",
+        "feature_service": "simulated_failure_v1", "views": ServedView.all_of(FLEET),
+        "costs": FLEET.costs, "encoder": Encoder.of(FLEET), "threshold": 0.2, "horizon": "24h",
+        "lead_time": "4h", "learned_until": AS_OF, "dataset_version": "d1",
+        "detector_version": None, "code_version": "c1", "git_revision": None, "mlflow_run": "r1",
+        "environment": "local", "libraries": {"xgboost": xgboost.__version__},
+    }  # fmt: skip
+    return Manifest.model_validate(values | changes)
+
+
+def row(machine: str, rank: int | None = None, **changes: Any) -> dict[str, Any]:
+    """A prediction; one without a rank is of a machine that could not be predicted."""
+    known = rank is not None
+    values = {
+        "as_of": AS_OF, "machine_id": machine, "rank": rank, "status": "ok" if known else "stale",
+        "probability": 0.5 if known else None, "alarm": True if known else None,
+        "expected_cost": 2250.0 if known else None, "expected_saving": 7750.0 if known else None,
+        "reasons": '[{"feature": "age", "value": 18.0, "contribution": 0.7}]' if known else None,
+        "readings_at": AS_OF, "feature_age": 5400.0, "release": 3,
+        "feature_service": "simulated_failure_v1", "source": "online", "computed_at": AS_OF,
+        "run": "r1",
+    }  # fmt: skip
+    return values | changes
+
+
+def table(*rows: dict[str, Any]) -> pa.Table:
+    """Predictions, in the order given."""
+    return pa.Table.from_pylist(list(rows), PREDICTIONS)
