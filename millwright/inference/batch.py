@@ -50,13 +50,13 @@ def choose_release(project: Project, version: int | None) -> Path:
             f"fleet '{fleet}' has no champion in environment '{where}' yet; train a model: python "
             f"run.py --pipeline training --fleet {fleet} --stack {where}"
         )
-    releases.verify_in_fresh_process(found)
     manifest = releases.read_manifest(found)
     if (manifest.fleet, manifest.environment) != (fleet, where):
         raise ReleaseError(
             f"the release {found} is of fleet '{manifest.fleet}' in environment "
             f"'{manifest.environment}', and not of '{fleet}' in '{where}'; name another: --release"
         )
+    releases.verify_in_fresh_process(found)
     return found
 
 

@@ -86,13 +86,15 @@ class FleetNow:
 
     def machines(self) -> list[str]:
         """Every machine that has features in some view."""
-        name, where = self._project.fleet.name, self._project.state.environment
-        found = sorted(self._reader.machines(self._plan))
         gone = lacking(self._reader, self._plan)
-        if gone or not found:
+        if gone:
+            raise DataError(gone)
+        found = sorted(self._reader.machines(self._plan))
+        if not found:
+            name, where = self._project.fleet.name, self._project.state.environment
             raise DataError(
-                f"{gone or f'{self._reader} has no machine of fleet {name!r}'}; bring its features "
-                f"online: python run.py --pipeline features --fleet {name} --stack {where}"
+                f"{self._reader} has no machine of fleet '{name}'; bring its features online: "
+                f"python run.py --pipeline features --fleet {name} --stack {where}"
             )
         return found
 

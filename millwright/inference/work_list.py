@@ -122,9 +122,7 @@ def write_csv(work: WorkList, path: Path) -> None:
     """Write the list for a spreadsheet: UTF-8, with a header, the first machine first."""
     names = [f"reason_{number + 1}" for number in range(work.decided.reasons)]
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(
-            file, [*_columns({}, work), *names], restval="", lineterminator="\n"
-        )
+        writer = csv.DictWriter(file, [*_columns({}, work), *names], restval="")
         writer.writeheader()
         for row in work.rows:
             cells = {**_columns(row, work), **dict(zip(names, row["why"], strict=False))}
