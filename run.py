@@ -1,7 +1,8 @@
 """Runs a pipeline: `python run.py --pipeline training`. `--help` lists the rest.
 
 Exit codes: 0 done; 2 bad input or configuration; 3 finished, but refused something (rows in
-quarantine, or a model that did not pass the gate); 130 and 143 interrupted; 1 anything else.
+quarantine, a model that did not pass the gate, a fleet that could not be predicted); 130 and 143
+interrupted; 1 anything else.
 """
 
 import argparse

@@ -44,6 +44,8 @@ def _of_run(result: Mapping[str, Any], time: datetime) -> Iterator[Alert]:
         yield _of_failure(result, time)
     elif result["pipeline"] == "training":
         yield _of_training(result, time)
+    elif result["pipeline"] == "inference" and result["status"] == "refused":
+        yield _of_inference(result, time)
 
 
 def _of_quarantine(result: Mapping[str, Any], time: datetime) -> Alert:
@@ -88,4 +90,12 @@ def _of_training(result: Mapping[str, Any], time: datetime) -> Alert:
         details = (*result["gate"]["failures"], report)
     return Alert(
         time, result["environment"], result["fleet"], "training", result["status"], text, details
+    )
+
+
+def _of_inference(result: Mapping[str, Any], time: datetime) -> Alert:
+    text = f"inference of fleet {result['fleet']}: no machine could be predicted"
+    details = (result["reason"],)
+    return Alert(
+        time, result["environment"], result["fleet"], "inference", "refused", text, details
     )

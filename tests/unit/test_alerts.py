@@ -82,6 +82,12 @@ def test_a_run_that_took_in_bad_rows_on_its_way_tells_of_both(rest):
     assert (end.pipeline, end.status) == ("training", rest["status"])
 
 
-@pytest.mark.parametrize("pipeline", ["ingest", "features"])
+def test_a_fleet_of_which_nothing_could_be_predicted_is_told_with_the_way_out():
+    said = alert(pipeline="inference", status="refused", reason="all stale; bring newer data")
+    assert said.text == "inference of fleet mill: no machine could be predicted"
+    assert (said.pipeline, said.details) == ("inference", ("all stale; bring newer data",))
+
+
+@pytest.mark.parametrize("pipeline", ["ingest", "features", "inference"])
 def test_a_run_that_only_did_its_work_gives_no_alert(pipeline):
     assert of_run(RUN | {"pipeline": pipeline, "refused": 0}, NOW) == ()
