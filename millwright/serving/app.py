@@ -23,6 +23,7 @@ from millwright.prediction_log.log import PredictionLog
 from millwright.serving import answers, bodies, openapi
 from millwright.serving.access import Access
 from millwright.serving.answers import micros
+from millwright.serving.bodies import shortened
 from millwright.serving.features import OnlineReader
 from millwright.serving.keys import KeyRing
 from millwright.serving.load import Load
@@ -86,7 +87,7 @@ class Service:
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/", self.describe),
                 Route("/v1/predict", self.predict, methods=["POST"]),
@@ -104,6 +105,8 @@ class Service:
             exception_handlers={HTTPException: _fault},
             lifespan=self._following,
         )
+        app.router.redirect_slashes = False  # a path with a slash too many is none of ours
+        return app
 
     async def predict(self, request: Request) -> Response:
         """Predict the machines that were asked for."""
@@ -260,8 +263,9 @@ def _unavailable(detail: str) -> HTTPException:
 async def _fault(request: Request, err: Exception) -> Response:
     """The answer to a request that is refused."""
     assert isinstance(err, HTTPException)  # noqa: S101 - it is registered for these alone
+    path = shortened(request.scope["path"])
     detail = {
-        404: f"there is no {request.url.path}; /openapi.json says what there is",
-        405: f"{request.url.path} does not take {request.method}",
+        404: f"there is no {path}; /openapi.json says what there is",
+        405: f"{path} does not take {request.method}",
     }.get(err.status_code, err.detail)
     return JSONResponse({"error": detail}, err.status_code, headers=err.headers)

@@ -12,6 +12,7 @@ from millwright.settings import Serving
 # What is too long is read and thrown away up to here: who still sends would not hear the answer.
 MOST_DISCARDED = 16_000_000
 MOST_FAULTS = 5  # that an answer lists
+MOST_REPEATED = 200  # characters of what a client has sent, or of a fault in it
 
 Asked = TypeVar("Asked", bound=BaseModel)
 
@@ -60,8 +61,13 @@ def _refusal(err: ValidationError) -> HTTPException:
     if faults[0]["type"] == "json_invalid":
         return HTTPException(400, f"the body is no JSON: {faults[0]['msg']}")
     told = [
-        f"{'.'.join(map(str, fault['loc'])) or 'the body'}: {fault['msg']}"
+        f"{shortened('.'.join(map(str, fault['loc']))) or 'the body'}: {shortened(fault['msg'])}"
         for fault in faults[:MOST_FAULTS]
     ]
     more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
     return HTTPException(422, "; ".join(told + more))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that somebody sent, for an answer that tells of it."""
+    return text if len(text) <= MOST_REPEATED else f"{text[:MOST_REPEATED]}..."

@@ -3,6 +3,7 @@
 import logging
 import time
 import traceback
+from urllib.parse import quote
 
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -36,11 +37,11 @@ class Observed:
         try:
             await self.app(scope, receive, noting)
         except Exception as err:
-            # The text of an unknown error may hold anything, a password too.
+            # The text of an unknown error may hold anything, a password too; a path, a line of a log.
             frame = traceback.extract_tb(err.__traceback__)[-1]
             place = f"{frame.filename}:{frame.lineno}"
             LOG.error(  # noqa: TRY400 - which would log that text
-                "internal error in %s: %s at %s", scope["path"], type(err).__name__, place
+                "internal error in %s: %s at %s", quote(scope["path"]), type(err).__name__, place
             )
             if status:
                 raise  # the answer has begun: all that is left is to break it off
