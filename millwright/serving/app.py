@@ -111,6 +111,8 @@ class Service:
     async def predict(self, request: Request) -> Response:
         """Predict the machines that were asked for."""
         asked = await bodies.read(request, PredictionRequest, self.settings)
+        if len(asked.machines) > self.settings.most_machines:
+            raise HTTPException(422, f"machines: at most {self.settings.most_machines} at once")
         now = datetime.now(UTC)
         try:
             as_of = micros(moment(asked, now))

@@ -21,12 +21,14 @@ async def read(request: Request, model: type[Asked], limits: Serving) -> Asked:
     """The JSON body of `request` as a `model`, within the environment's limits.
 
     Raises:
-        HTTPException: it is of another type (415), too long (413), too slow (408), no JSON (400)
-            or not what the model says (422).
+        HTTPException: it is of another type or encoded (415), too long (413), too slow (408), no
+            JSON (400) or not what the model says (422).
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise HTTPException(415, "send JSON, with the header Content-Type: application/json")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise HTTPException(415, "send it as it is, without Content-Encoding")
     try:
         async with asyncio.timeout(limits.body_seconds):
             body = await _body(request, limits.most_bytes)

@@ -5,17 +5,17 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from millwright.configuration import Strict
 from millwright.prediction_log.records import Outcome, ScoredBatch
 from millwright.serving.answers import micros
-from millwright.serving.predictions import OUTCOMES, Machine
+from millwright.serving.predictions import OUTCOMES, STORABLE, Machine, Moment
 from millwright.serving.scoring import Scored
 
 MOST_OUTCOMES = 1_000
 
-Text = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=STORABLE, strict=True)]
 
 
 class ReportedOutcome(Strict):
@@ -26,7 +26,7 @@ class ReportedOutcome(Strict):
     """
 
     machine: Machine
-    observed_at: AwareDatetime
+    observed_at: Moment
     failed: bool = Field(strict=True)
     component: Text | None = None
     prediction: Text | None = None

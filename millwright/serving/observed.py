@@ -37,7 +37,7 @@ class Observed:
         try:
             await self.app(scope, receive, noting)
         except Exception as err:
-            # The text of an unknown error may hold anything, a password too; a path, a line of a log.
+            # The text of an unknown error may hold anything, a password too, and a path a new line.
             frame = traceback.extract_tb(err.__traceback__)[-1]
             place = f"{frame.filename}:{frame.lineno}"
             LOG.error(  # noqa: TRY400 - which would log that text

@@ -15,7 +15,8 @@ from millwright.serving.described import (
     ReleasesAnswer,
 )
 from millwright.serving.logged import FeedbackAnswer, FeedbackRequest, HistoryAnswer
-from millwright.serving.predictions import PredictionAnswer, PredictionRequest
+from millwright.serving.predictions import STORABLE, PredictionAnswer, PredictionRequest
+from millwright.serving.queries import MOST_SHOWN, SHOWN
 from millwright.traffic import Traffic
 
 FAULT = {
@@ -38,7 +39,7 @@ FAULTS = {
 }
 LIMIT = {
     "name": "limit", "in": "query", "description": "how many at most",
-    "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 20},
+    "schema": {"type": "integer", "minimum": 1, "maximum": MOST_SHOWN, "default": SHOWN},
 }  # fmt: skip
 AS_OF = {
     "name": "as_of", "in": "query", "description": "an ISO time with its zone; now, if not given",
@@ -46,7 +47,7 @@ AS_OF = {
 }  # fmt: skip
 MACHINE = {
     "name": "machine", "in": "path", "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": 200},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": STORABLE},
 }  # fmt: skip
 
 

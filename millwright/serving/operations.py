@@ -5,7 +5,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import AwareDatetime, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -16,10 +15,9 @@ from millwright import release as releases
 from millwright import traffic
 from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.prediction_log.opening import recent
-from millwright.serving import bodies, logged
+from millwright.serving import bodies, logged, queries
 from millwright.serving.described import ChampionRequest
 from millwright.serving.overview import Fleet
-from millwright.serving.predictions import EPOCH
 from millwright.serving.scoring import NoReleaseError
 from millwright.serving.workers import Workers
 from millwright.settings import State
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from millwright.serving.app import Service
 
 LOG = logging.getLogger(__name__)
-MOST_SHOWN = 1_000
-SHOWN = 20
 PATIENCE = 30.0  # seconds for what looks at a whole fleet, or proves a release
 CHANGE = 120.0  # seconds to prove a release
 
@@ -53,7 +49,7 @@ class Operations:
         """The endpoints."""
         return [
             Route("/v1/fleet", self.overview),
-            Route("/v1/machines/{machine}/predictions", self.history),
+            Route("/v1/machines/{machine:path}/predictions", self.history),
             Route("/v1/feedback", self.feedback, methods=["POST"]),
             Route("/v1/releases", self.released),
             Route("/v1/releases/champion", self.promote, methods=["PUT"]),
@@ -63,8 +59,8 @@ class Operations:
 
     async def overview(self, request: Request) -> Response:
         """The whole fleet, the most urgent machines first."""
-        limit = _number(request, "limit", SHOWN, MOST_SHOWN)
-        as_of = _moment(request)
+        asked = queries.read(request, "limit", "as_of")
+        limit, as_of = queries.limit(asked), queries.as_of(asked)
 
         def told() -> dict[str, Any]:
             return self.overviews.overview(as_of).told(limit)
@@ -73,10 +69,8 @@ class Operations:
 
     async def history(self, request: Request) -> Response:
         """The last predictions of a machine, as they were logged."""
-        limit, machine = (
-            _number(request, "limit", SHOWN, MOST_SHOWN),
-            request.path_params["machine"],
-        )
+        limit = queries.limit(queries.read(request, "limit"))
+        machine = queries.machine(request)
 
         def told() -> dict[str, Any]:
             rows = recent(self.state, self.fleet, machine, limit)
@@ -89,16 +83,15 @@ class Operations:
         asked = await bodies.read(request, logged.FeedbackRequest, self.service.settings)
         now = datetime.now(UTC)
         for place, each in enumerate(asked.outcomes):
-            if not EPOCH <= each.observed_at <= now:
-                raise HTTPException(
-                    422, f"outcomes.{place}.observed_at is not between 1970 and now"
-                )
+            if each.observed_at > now:
+                raise HTTPException(422, f"outcomes.{place}.observed_at is in the future")
         taken = logged.outcomes(asked.outcomes)
         await self._done(self._reading, lambda: self.service.log.report(taken), PATIENCE)
         return _json({"taken": len(taken)}, 202)
 
-    async def released(self, _: Request) -> Response:
+    async def released(self, request: Request) -> Response:
         """Every release, and what each one answers."""
+        queries.read(request)
         return _json(await self._done(self._reading, self._releases, PATIENCE))
 
     async def promote(self, request: Request) -> Response:
@@ -206,28 +199,6 @@ def _facts(folder: Any, version: int) -> dict[str, Any]:
 def _audit(request: Request, what: str) -> None:
     """Say in the log who changes what is served."""
     LOG.info("%s asks to %s", request.scope.get("state", {}).get("key", "somebody here"), what)
-
-
-def _number(request: Request, name: str, usual: int, most: int) -> int:
-    text = request.query_params.get(name, str(usual))
-    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= most):
-        raise HTTPException(422, f"{name} is a whole number from 1 to {most:,}")
-    return int(text)
-
-
-def _moment(request: Request) -> datetime | None:
-    text = request.query_params.get("as_of")
-    if text is None:
-        return None
-    try:
-        moment = TypeAdapter(AwareDatetime).validate_python(text) if "T" in text.upper() else None
-    except ValidationError:
-        moment = None
-    if moment is None or not EPOCH <= moment <= datetime.now(UTC):
-        raise HTTPException(
-            422, "as_of is an ISO time with its zone, such as 2025-01-31T12:00:00Z, up to now"
-        )
-    return moment.astimezone(UTC)
 
 
 def _json(said: Any, status: int = 200) -> Response:

@@ -16,7 +16,7 @@ The policy, of a machine as of a time:
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, Field, field_validator
+from pydantic import AwareDatetime, BeforeValidator, Field
 
 from millwright.configuration import Strict
 from millwright.errors import InputError
@@ -26,7 +26,19 @@ MOST_MACHINES = 1_000
 MOST_REASONS = 20
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-Machine = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
+# PostgreSQL cannot hold that character, and would refuse what others have logged besides.
+STORABLE = r"^[^\x00]*$"
+
+
+def _iso(value: object) -> object:
+    """Refuse the numbers that pydantic would take for seconds or milliseconds."""
+    if not (isinstance(value, str) and "T" in value.upper()):
+        raise ValueError("must be an ISO time with its zone, such as 2025-01-31T12:00:00Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_iso), Field(ge=EPOCH)]
+Machine = Annotated[str, Field(min_length=1, max_length=200, pattern=STORABLE, strict=True)]
 Tag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", strict=True)]
 Outcome = Literal["ok", "degraded", "stale", "missing", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "degraded", "stale", "missing", "unknown")
@@ -40,17 +52,9 @@ class PredictionRequest(Strict):
     """
 
     machines: tuple[Machine, ...] = Field(min_length=1, max_length=MOST_MACHINES)
-    as_of: AwareDatetime | None = Field(default=None, ge=EPOCH)
+    as_of: Moment | None = None
     tag: Tag | None = None
     explain: int = Field(default=0, ge=0, le=MOST_REASONS, strict=True)
-
-    @field_validator("as_of", mode="before")
-    @classmethod
-    def _is_iso(cls, value: object) -> object:
-        """Refuse the numbers that pydantic would take for seconds or milliseconds."""
-        if value is not None and not (isinstance(value, str) and "T" in value.upper()):
-            raise ValueError("must be an ISO time with its zone, such as 2025-01-31T12:00:00Z")
-        return value
 
 
 class ViewState(Strict):
