@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from millwright import release as releases
 from millwright import terminal, traffic
 from millwright.errors import ConfigurationError, MillwrightError, ReleaseError
@@ -113,7 +115,12 @@ def _split(asked: argparse.Namespace) -> int:
     names = [name for name, _ in asked.tag]
     if len({*names}) < len(names):
         raise ConfigurationError("--tag names one tag twice; give each tag one release")
-    split = Traffic(canary=asked.canary, tags=dict(asked.tag), shadow=tuple(asked.shadow))
+    try:
+        split = Traffic(canary=asked.canary, tags=dict(asked.tag), shadow=tuple(asked.shadow))
+    except ValidationError as err:
+        (place, *_), fault = err.errors()[0]["loc"], err.errors()[0]["msg"]
+        option = {"tags": "--tag"}.get(str(place), f"--{place}")
+        raise ConfigurationError(f"{option}: {fault.removeprefix('Value error, ')}") from err
     for version in sorted(split.versions):
         releases.verify_in_fresh_process(traffic.named(folder, version))
     traffic.write(folder, split)
@@ -226,10 +233,9 @@ def _used(said: dict[str, Any]) -> Traffic | None:
 
 
 def _version(text: str) -> int:
-    number = text.removeprefix("v")
-    if not number.isdecimal() or not int(number):
+    if not re.fullmatch(r"v?[1-9][0-9]{0,8}", text):
         raise argparse.ArgumentTypeError(f"'{text}' is no release; write it like v3")
-    return int(number)
+    return int(text.removeprefix("v"))
 
 
 def _canary(text: str) -> Canary:

@@ -11,26 +11,44 @@ Nothing here loads a model: a service follows these files, and people change the
 import json
 import re
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, FiniteFloat, ValidationError
+from pydantic import AfterValidator, Field, FiniteFloat, ValidationError
 
 from millwright import release as releases
 from millwright.configuration import Strict
 from millwright.errors import InputError, ReleaseError
-from millwright.fields import Name
+from millwright.fields import distinct
 from millwright.files import file_written_whole
+from millwright.lock import held
 
 TRAFFIC, LOG = "traffic.json", "champions.log"
+CHAMPION, CANARY, SHADOW = "champion", "canary", "shadow"
+PATIENCE = 30.0  # seconds to wait for somebody else who changes the same files
+MOST_NAMED = 100  # tags, or shadows
 _PARTS = 1_000_000  # that machines are divided into
+
+
+def _free(tag: str) -> str:
+    if tag in (CHAMPION, CANARY, SHADOW):
+        raise ValueError("is a role of its own; take another name for the tag")
+    return tag
+
+
+Version = Annotated[int, Field(gt=0, lt=1_000_000_000, strict=True)]
+Tag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", strict=True)]
+Versions = Annotated[tuple[Version, ...], AfterValidator(distinct)]
 
 
 class Canary(Strict):
     """A release that answers for some of the machines, always for the same ones."""
 
-    version: int = Field(gt=0)
-    percent: FiniteFloat = Field(gt=0, le=100)
+    version: Version
+    percent: FiniteFloat = Field(gt=0, le=100, strict=True)
 
     def takes(self, machine: str) -> bool:
         """Whether it answers for `machine`: with a larger percentage it keeps those it has."""
@@ -46,8 +64,10 @@ class Traffic(Strict):
     """
 
     canary: Canary | None = None
-    tags: dict[Name, int] = Field(default_factory=dict)
-    shadow: tuple[int, ...] = ()
+    tags: dict[Annotated[Tag, AfterValidator(_free)], Version] = Field(
+        default_factory=dict, max_length=MOST_NAMED
+    )
+    shadow: Versions = Field(default=(), max_length=MOST_NAMED)
 
     @property
     def versions(self) -> set[int]:
@@ -86,11 +106,12 @@ def write(folder: Path, traffic: Traffic) -> None:
 
     Raises:
         InputError: a release that is named is not there.
+        MillwrightError: the file cannot be written.
     """
     for version in sorted(traffic.versions):
         named(folder, version)
-    with file_written_whole(folder / TRAFFIC) as draft:
-        draft.write_text(traffic.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    with _changing(folder):
+        _write(folder, traffic)
 
 
 def promote(folder: Path, version: int) -> None:
@@ -99,15 +120,18 @@ def promote(folder: Path, version: int) -> None:
     Raises:
         InputError: there is no such release.
         ReleaseError: the files cannot be understood.
+        MillwrightError: they cannot be written.
     """
-    release, before = named(folder, version), read(folder)
-    # In the log first: a kill in between leaves a line too many, which says where to go back to.
-    if releases.champion(folder) != release:
-        with (folder / LOG).open("a", encoding="utf-8") as log:
-            log.write(f"v{version} {datetime.now(UTC).isoformat(timespec='microseconds')}\n")
-        releases.set_champion(folder, release)
-    if version in before.versions:
-        write(folder, before.without(version))
+    release = named(folder, version)
+    with _changing(folder):
+        before = read(folder)
+        # In the log first: a kill in between leaves a line too many, which says where to go back.
+        if releases.champion(folder) != release:
+            with (folder / LOG).open("a", encoding="utf-8") as log:
+                log.write(f"v{version} {datetime.now(UTC).isoformat(timespec='microseconds')}\n")
+            releases.set_champion(folder, release)
+        if version in before.versions:
+            _write(folder, before.without(version))
 
 
 def former(folder: Path) -> int:
@@ -159,3 +183,21 @@ def as_json(traffic: Traffic) -> dict[str, object]:
     """For `--json` and for the service's own description."""
     described: dict[str, object] = json.loads(traffic.model_dump_json())
     return described
+
+
+@contextmanager
+def _changing(folder: Path) -> Iterator[None]:
+    """Be alone in changing these files: services and commands do so, and drafts have one name."""
+    with held(folder / "traffic.lock", lambda _: None, PATIENCE):
+        try:
+            yield
+        except OSError as err:
+            raise ReleaseError(
+                f"cannot write in {folder}: {err.strerror}; let it be written, or change it where "
+                "it can be"
+            ) from err
+
+
+def _write(folder: Path, traffic: Traffic) -> None:
+    with file_written_whole(folder / TRAFFIC) as draft:
+        draft.write_text(traffic.model_dump_json(indent=1) + "\n", encoding="utf-8")

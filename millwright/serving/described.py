@@ -2,17 +2,15 @@
 
 from datetime import datetime
 
-from pydantic import Field
-
 from millwright.configuration import Strict
 from millwright.serving.predictions import AnsweringRelease, Prediction
-from millwright.traffic import Traffic
+from millwright.traffic import Traffic, Version
 
 
 class ChampionRequest(Strict):
     """The release that is to be the champion."""
 
-    version: int = Field(gt=0, strict=True)
+    version: Version
 
 
 class FleetAnswer(Strict):

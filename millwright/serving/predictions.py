@@ -21,6 +21,7 @@ from pydantic import AwareDatetime, BeforeValidator, Field
 from millwright.configuration import Strict
 from millwright.errors import InputError
 from millwright.serving.rows import Status
+from millwright.traffic import Tag
 
 MOST_MACHINES = 1_000
 MOST_REASONS = 20
@@ -39,7 +40,6 @@ def _iso(value: object) -> object:
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_iso), Field(ge=EPOCH)]
 Machine = Annotated[str, Field(min_length=1, max_length=200, pattern=STORABLE, strict=True)]
-Tag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", strict=True)]
 Outcome = Literal["ok", "degraded", "stale", "missing", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "degraded", "stale", "missing", "unknown")
 

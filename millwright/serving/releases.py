@@ -22,6 +22,7 @@ from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.recipe import Recipe
 from millwright.release import SUMS, Release
 from millwright.serving.plan import Plan
+from millwright.traffic import CANARY, CHAMPION, SHADOW
 
 # DuckDB and scikit-learn, which most requests do without.
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 LOG = logging.getLogger(__name__)
 KEPT = 4  # releases that were in use and stay loaded, so that to go back takes no time
 AGAIN = 60.0  # seconds after which a release that was refused, and stays as it is, is tried again
-CHAMPION, CANARY, SHADOW = "champion", "canary", "shadow"
 
 
 @dataclass(frozen=True, eq=False)

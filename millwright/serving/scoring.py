@@ -24,8 +24,9 @@ from millwright.errors import InputError, MillwrightError
 from millwright.serving.features import OnlineReader, read
 from millwright.serving.policy import LAST_PREDICTED, Policy, judged
 from millwright.serving.predictions import EPOCH
-from millwright.serving.releases import SHADOW, Loaded, Releases, Routes
+from millwright.serving.releases import Loaded, Releases, Routes
 from millwright.serving.rows import FeatureRows, Moments
+from millwright.traffic import SHADOW
 
 TOGETHER = 512  # machines that are scored at once, unless one request asks for more
 LARGE = 64  # machines; a request for more waits in another line
