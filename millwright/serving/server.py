@@ -8,6 +8,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from millwright.errors import ConfigurationError
+from millwright.serving.connection import Connection
 
 BACKLOG = 1024  # connections that wait for their turn
 GRACE = 10  # seconds that requests in work have when the service is asked to end
@@ -59,8 +60,10 @@ def run(app: Starlette, listening: socket.socket) -> None:
         app,
         backlog=BACKLOG,
         loop="uvloop",
-        http="httptools",
+        http=Connection,
+        ws="none",
         log_config=None,
+        log_level="error",  # whatever strangers send is no reason for a line
         access_log=False,
         server_header=False,
         proxy_headers=False,
