@@ -4,6 +4,7 @@ import asyncio
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
@@ -63,11 +64,16 @@ def _refusal(err: ValidationError) -> HTTPException:
     if faults[0]["type"] == "json_invalid":
         return HTTPException(400, f"the body is no JSON: {faults[0]['msg']}")
     told = [
-        f"{shortened('.'.join(map(str, fault['loc']))) or 'the body'}: {shortened(fault['msg'])}"
+        f"{shortened('.'.join(map(str, fault['loc']))) or 'the body'}: {said(fault)}"
         for fault in faults[:MOST_FAULTS]
     ]
     more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
     return HTTPException(422, "; ".join(told + more))
+
+
+def said(fault: ErrorDetails) -> str:
+    """What is wrong, without what was sent."""
+    return shortened(fault["msg"].removeprefix("Value error, "))
 
 
 def shortened(text: str) -> str:

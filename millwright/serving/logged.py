@@ -5,17 +5,15 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import FailFast, Field
 
 from millwright.configuration import Strict
 from millwright.prediction_log.records import Outcome, ScoredBatch
 from millwright.serving.answers import micros
-from millwright.serving.predictions import OUTCOMES, STORABLE, Machine, Moment
+from millwright.serving.predictions import OUTCOMES, Machine, Moment, Text
 from millwright.serving.scoring import Scored
 
 MOST_OUTCOMES = 1_000
-
-Text = Annotated[str, Field(min_length=1, max_length=200, pattern=STORABLE, strict=True)]
 
 
 class ReportedOutcome(Strict):
@@ -36,7 +34,9 @@ class ReportedOutcome(Strict):
 class FeedbackRequest(Strict):
     """Outcomes, to be joined to their predictions."""
 
-    outcomes: tuple[ReportedOutcome, ...] = Field(min_length=1, max_length=MOST_OUTCOMES)
+    outcomes: Annotated[tuple[ReportedOutcome, ...], FailFast()] = Field(
+        min_length=1, max_length=MOST_OUTCOMES
+    )
 
 
 class FeedbackAnswer(Strict):

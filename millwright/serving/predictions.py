@@ -16,7 +16,7 @@ The policy, of a machine as of a time:
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
-from pydantic import AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, FailFast, Field
 
 from millwright.configuration import Strict
 from millwright.errors import InputError
@@ -26,8 +26,6 @@ from millwright.traffic import Tag
 MOST_MACHINES = 1_000
 MOST_REASONS = 20
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-
-# PostgreSQL cannot hold that character, and would refuse what others have logged besides.
 STORABLE = r"^[^\x00]*$"
 
 
@@ -38,8 +36,20 @@ def _iso(value: object) -> object:
     return value
 
 
+def _storable(text: str) -> str:
+    """Refuse what PostgreSQL would, and with it what others have logged besides."""
+    if "\0" in text:
+        raise ValueError("must be without the character NUL")
+    return text
+
+
+Text = Annotated[
+    str,
+    Field(min_length=1, max_length=200, strict=True, json_schema_extra={"pattern": STORABLE}),
+    AfterValidator(_storable),
+]
+Machine = Text
 Moment = Annotated[AwareDatetime, BeforeValidator(_iso), Field(ge=EPOCH)]
-Machine = Annotated[str, Field(min_length=1, max_length=200, pattern=STORABLE, strict=True)]
 Outcome = Literal["ok", "degraded", "stale", "missing", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "degraded", "stale", "missing", "unknown")
 
@@ -51,7 +61,9 @@ class PredictionRequest(Strict):
     each probability most.
     """
 
-    machines: tuple[Machine, ...] = Field(min_length=1, max_length=MOST_MACHINES)
+    machines: Annotated[tuple[Machine, ...], FailFast()] = Field(
+        min_length=1, max_length=MOST_MACHINES
+    )
     as_of: Moment | None = None
     tag: Tag | None = None
     explain: int = Field(default=0, ge=0, le=MOST_REASONS, strict=True)

@@ -6,7 +6,7 @@ from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from millwright.serving.bodies import shortened
+from millwright.serving.bodies import said, shortened
 from millwright.serving.predictions import Machine, Moment
 
 MOST_SHOWN = 1_000
@@ -76,4 +76,4 @@ def machine(request: Request) -> str:
     try:
         return _MACHINE.validate_python(request.path_params["machine"])
     except ValidationError as err:
-        raise HTTPException(422, f"machine: {err.errors()[0]['msg']}") from None
+        raise HTTPException(422, f"machine: {said(err.errors()[0])}") from None
