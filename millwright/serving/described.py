@@ -1,6 +1,7 @@
 """What the endpoints beside prediction answer, and are asked to change."""
 
 from datetime import datetime
+from typing import Literal
 
 from millwright.configuration import Strict
 from millwright.serving.predictions import AnsweringRelease, Prediction
@@ -62,6 +63,12 @@ class DescriptionAnswer(Strict):
     environment: str
     fleet: str
     openapi: str
+
+
+class HealthAnswer(Strict):
+    """That the process lives."""
+
+    status: Literal["alive"]
 
 
 class UsedRelease(Strict):

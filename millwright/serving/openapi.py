@@ -11,6 +11,7 @@ from millwright.serving.described import (
     ChampionRequest,
     DescriptionAnswer,
     FleetAnswer,
+    HealthAnswer,
     ReadyAnswer,
     ReleasesAnswer,
 )
@@ -57,7 +58,7 @@ class Endpoint(NamedTuple):
     method: Literal["get", "post", "put"]
     path: str
     summary: str
-    answer: type[BaseModel] | None
+    answer: type[BaseModel] | type[dict[str, Any]] | type[str]
     body: type[BaseModel] | None = None
     parameters: tuple[dict[str, Any], ...] = ()
     status: int = 200
@@ -73,7 +74,7 @@ ENDPOINTS = (
              parameters=(LIMIT, AS_OF), faults=READS),
     Endpoint("get", "/v1/machines/{machine}/predictions",
              "The last predictions of a machine, as they were logged", HistoryAnswer,
-             parameters=(MACHINE, LIMIT), faults=(404, *READS)),
+             parameters=(MACHINE, LIMIT), faults=READS),
     Endpoint("post", "/v1/feedback", "What became of machines", FeedbackAnswer, FeedbackRequest,
              status=202, faults=READS),
     Endpoint("get", "/v1/releases", "Every release, and what each one answers", ReleasesAnswer,
@@ -85,9 +86,10 @@ ENDPOINTS = (
     Endpoint("put", "/v1/releases/traffic", "Divide traffic among releases", ReleasesAnswer,
              Traffic, faults=CHANGES),
     Endpoint("get", "/", "What this is", DescriptionAnswer),
-    Endpoint("get", "/health", "Whether the process lives", None),
+    Endpoint("get", "/openapi.json", "This description", dict),
+    Endpoint("get", "/health", "Whether the process lives", HealthAnswer),
     Endpoint("get", "/ready", "Whether predictions can be had", ReadyAnswer),
-    Endpoint("get", "/metrics", "Figures for Prometheus", None),
+    Endpoint("get", "/metrics", "Figures for Prometheus", str),
 )  # fmt: skip
 
 
@@ -95,7 +97,7 @@ ENDPOINTS = (
 def description() -> dict[str, Any]:
     """The document."""
     asked = {each.body for each in ENDPOINTS if each.body}
-    answered = {each.answer for each in ENDPOINTS if each.answer}
+    answered = {each.answer for each in ENDPOINTS if issubclass(each.answer, BaseModel)}
     _, schemas = models_json_schema(
         [
             *((model, "validation") for model in sorted(asked, key=lambda each: each.__name__)),
@@ -127,13 +129,11 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         statuses |= {401, 403, 429, 503}
     if endpoint.body:
         statuses |= {400, 408, 413, 415, 422}
-    good: dict[str, Any] = {"description": endpoint.summary}
-    if endpoint.answer:
-        good["content"] = _json(endpoint.answer.__name__)
-    responses = {str(endpoint.status): good}
+    responses = {
+        str(endpoint.status): {"description": endpoint.summary, "content": _content(endpoint)}
+    }
     for status in sorted(statuses):
-        text = FAULTS.get(status, "there is no such thing")
-        responses[str(status)] = {"description": text, "content": _json("Fault")}
+        responses[str(status)] = {"description": FAULTS[status], "content": _json("Fault")}
     if endpoint.path == "/ready":
         responses["503"] = {"description": "no, and why", "content": _json("ReadyAnswer")}
     operation: dict[str, Any] = {"summary": endpoint.summary, "responses": responses}
@@ -146,6 +146,14 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         operation["description"] = f"Needs a key with the role {role}, where there are keys."
         operation["security"] = [{"bearer": []}, {"key": []}, {}]
     return operation
+
+
+def _content(endpoint: Endpoint) -> dict[str, Any]:
+    if endpoint.answer is str:
+        return {"text/plain": {"schema": {"type": "string"}}}
+    if endpoint.answer is dict:
+        return {"application/json": {"schema": {"type": "object"}}}
+    return _json(endpoint.answer.__name__)
 
 
 def _json(model: str) -> dict[str, Any]:

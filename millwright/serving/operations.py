@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic_core import to_json
+from starlette.convertors import register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -47,9 +48,10 @@ class Operations:
     @property
     def routes(self) -> list[Route]:
         """The endpoints."""
+        register_url_convertor("anything", queries.Anything())
         return [
             Route("/v1/fleet", self.overview),
-            Route("/v1/machines/{machine:path}/predictions", self.history),
+            Route("/v1/machines/{machine:anything}/predictions", self.history),
             Route("/v1/feedback", self.feedback, methods=["POST"]),
             Route("/v1/releases", self.released),
             Route("/v1/releases/champion", self.promote, methods=["PUT"]),

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from pydantic import TypeAdapter, ValidationError
+from starlette.convertors import Convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -14,6 +15,20 @@ SHOWN = 20
 
 _MACHINE: TypeAdapter[str] = TypeAdapter(Machine)
 _MOMENT: TypeAdapter[datetime] = TypeAdapter(Moment)
+
+
+class Anything(Convertor[str]):
+    """A part of a path with whatever is in it, slashes and line breaks too: machines have names."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        """The text that stands for it, which is itself."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """The same."""
+        return value
 
 
 def read(request: Request, *names: str) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""What the service says of itself in OpenAPI, held against what it answers.
+
+Requests are made from its own document, such as it describes and such as it does not, always the
+same ones: the borders of every value, and some more that Hypothesis thinks of.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import requests
+import schemathesis
+from hypothesis import HealthCheck, Phase, settings
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi import checks
+from service_plant import MACHINES, Plant, Server, new_plant, serving
+
+from millwright import feast_store, release
+from millwright.serving import openapi
+
+EXAMPLES = 10  # of each endpoint, besides the borders
+CHECKS = [
+    not_a_server_error,
+    checks.status_code_conformance,
+    checks.content_type_conformance,
+    checks.response_headers_conformance,
+    checks.response_schema_conformance,
+    checks.negative_data_rejection,
+    checks.unsupported_method,
+]
+document = schemathesis.openapi.from_dict(openapi.description(), config=schemathesis.Config())
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    with pytest.MonkeyPatch.context() as patch:
+        made = new_plant(tmp_path_factory.mktemp("plant"), patch)
+        feast_store.apply(made.state)
+        made.write_online(MACHINES)
+        for version in (1, 2):
+            made.released(version)
+        release.set_champion(made.releases, made.releases / "v1")
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server(plant: Plant) -> Iterator[Server]:
+    with serving(plant) as server:
+        server.in_use(1)
+        yield server
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[requests.Session]:
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+@document.parametrize()
+@settings(
+    max_examples=EXAMPLES,
+    derandomize=True,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+)
+def test_each_answer_is_one_that_the_document_describes(
+    case: schemathesis.Case, server: Server, session: requests.Session
+) -> None:
+    said = case.call_and_validate(base_url=server.url, session=session, checks=CHECKS, timeout=60)
+    if said.status_code >= 400 and said.status_code != 503:
+        assert list(said.json()) == ["error"]
+        assert said.json()["error"]
+
+
+def test_the_document_that_is_checked_is_the_one_that_is_served(server: Server) -> None:
+    assert server.get("/openapi.json").json() == openapi.description()
