@@ -145,9 +145,14 @@ class Releases:
         self._prove = prove
         self._kept: dict[tuple[Path, str], Loaded] = {}
         self._failed: dict[tuple[Path, str], tuple[str, float]] = {}
+        self._loading = threading.Lock()
 
     def refresh(self) -> None:
-        """Have those in use that should be. It never raises."""
+        """Have those in use that should be, one caller at a time. It never raises."""
+        with self._loading:
+            self._refresh()
+
+    def _refresh(self) -> None:
         try:
             routes, faults = self._wanted()
             if routes != self.routes:
@@ -169,7 +174,8 @@ class Releases:
             InputError: there is no such release.
             ReleaseError: it is broken, or refused as another service's.
         """
-        self._loaded(traffic.named(self.folder, version))
+        with self._loading:
+            self._loaded(traffic.named(self.folder, version))
 
     def _wanted(self) -> tuple[Routes, list[str]]:
         """The releases that should be in use, without those that cannot be, and why not."""

@@ -50,7 +50,10 @@ class Child:
             return
         if said:
             self.heard = time.monotonic()
-        self.ready = self.ready or READY in said
+        if READY in said:
+            self.ready = True
+            if not self.serving:
+                terminal.say(f"process {self.process.pid} stands by")
 
     def go(self) -> None:
         """Have it serve, as soon as it is ready."""
@@ -197,17 +200,20 @@ class Post:
         self._line = line
 
     def wait(self, meanwhile: Callable[[], None]) -> bool:
-        """Wait for the turn to serve, doing something now and then; false if none will come."""
-        self._line.settimeout(HEARTBEAT)
+        """Wait for the turn to serve, doing something now and then; false if none will come.
+
+        It is done beside the waiting, and goes on if the turn comes then: that can be any moment.
+        """
+        ended = threading.Event()
+        threading.Thread(target=_repeat, args=(meanwhile, ended), daemon=True).start()
+        self._line.settimeout(None)
         try:
             self._line.send(READY)
-            while True:
-                try:
-                    return self._line.recv(1) == GO
-                except TimeoutError:
-                    meanwhile()
+            return self._line.recv(1) == GO
         except OSError:
             return False
+        finally:
+            ended.set()
 
     def watch(self) -> None:
         """Say that this process lives, until the supervisor is gone; then end as if asked to."""
@@ -228,3 +234,8 @@ class Post:
         except OSError:
             pass
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _repeat(work: Callable[[], None], ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT):
+        work()
