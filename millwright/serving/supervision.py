@@ -161,11 +161,11 @@ class Supervisor:
             self._serving = self._new(now=True)
         elif self._wants_another() and time.monotonic() >= self._next:
             self._waiting = self._new(now=False)
-        elif waiting and waiting.ready and waiting.serving:  # it replaces the one that serves
-            if self._serving:
+        elif self._waiting and self._waiting.ready and self._waiting.serving:
+            if self._serving:  # which is replaced
                 self._serving.end(signal.SIGTERM)
                 self._ending.append(self._serving)
-            self._serving, self._waiting = waiting, None
+            self._serving, self._waiting = self._waiting, None
 
     def _wants_another(self) -> bool:
         ready = self._serving is not None and self._serving.ready
