@@ -89,6 +89,7 @@ def _serve(asked: argparse.Namespace) -> int:
             raise ReleaseError(current.refused)
         log = open_log(where, fleet)
         service = Service(current, reader, log, ring, where, settings.serving, post)
+        answering = server.prepared(service.app())
         if post and not post.wait(current.refresh):
             return 0
         used = current.routes.champion.release.folder.name if current.routes else "none yet"
@@ -96,7 +97,7 @@ def _serve(asked: argparse.Namespace) -> int:
             f"serving environment {where.environment}, fleet {fleet}, release {used}, "
             f"at {server.address(listening)}"
         )
-        server.run(service.app(), listening)
+        server.run(answering, listening)
     terminal.say("the service has ended")
     return 0
 

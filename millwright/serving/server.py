@@ -54,8 +54,8 @@ def inherited(handles: str) -> tuple[socket.socket, socket.socket]:
     return listening, line
 
 
-def run(app: Starlette, listening: socket.socket) -> None:
-    """Answer until SIGTERM or Ctrl-C, and then finish what is in work."""
+def prepared(app: Starlette) -> uvicorn.Server:
+    """What will serve, with all that it needs imported: who stands by has no time for that."""
     config = uvicorn.Config(
         app,
         backlog=BACKLOG,
@@ -70,7 +70,13 @@ def run(app: Starlette, listening: socket.socket) -> None:
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACE,
     )
-    server = uvicorn.Server(config)
+    config.load()
+    config.get_loop_factory()
+    return uvicorn.Server(config)
+
+
+def run(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Answer until SIGTERM or Ctrl-C, and then finish what is in work."""
 
     def end(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         server.should_exit = True

@@ -26,6 +26,7 @@ HUNG = 10.0  # seconds without one, after which a process is ended
 LOOK = 0.2  # seconds between two looks at children that say nothing
 EARLY = 10.0  # seconds; a process that ends sooner was never well
 PAUSES = (0.0, 0.5, 1, 2, 5, 10)  # seconds before the next start after so many early ends
+SETTLING = 1.0  # seconds that a process which takes over has the machine for itself
 GRACE = 15.0  # seconds that a process has to finish what it has begun
 
 
@@ -157,6 +158,7 @@ class Supervisor:
             if self._serving:
                 self._serving.go()
                 terminal.say(f"process {self._serving.process.pid} takes over")
+                self._next = max(self._next, time.monotonic() + SETTLING)
         if self._serving is None and time.monotonic() >= self._next:
             self._serving = self._new(now=True)
         elif self._wants_another() and time.monotonic() >= self._next:
