@@ -172,7 +172,7 @@ class Service:
         except InputError as err:
             raise HTTPException(422, str(err)) from None
         except NoReleaseError as err:
-            raise HTTPException(503, str(err)) from None
+            raise _unavailable(str(err)) from None
         except MillwrightError as err:
             LOG.warning("cannot predict: %s", err)
             raise _unavailable("features cannot be read now; /ready says why") from None
