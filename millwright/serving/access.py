@@ -24,7 +24,7 @@ from millwright.serving.keys import WAY_OUT, KeyRing, is_here
 from millwright.serving.rate import Limit
 
 OPEN = frozenset(("/", "/health", "/ready", "/metrics", "/openapi.json"))
-ASKING = frozenset(("/v1/predict", "/v1/feedback"))
+ASKING = frozenset(("/v1/predict", "/v1/predict/readings", "/v1/feedback"))
 READING = frozenset(("GET", "HEAD"))
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
 PAUSE = {"Retry-After": "1"}

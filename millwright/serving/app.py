@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import TypeVar
 
 from starlette.applications import Starlette
@@ -35,6 +36,7 @@ from millwright.serving.policy import Policy
 from millwright.serving.predictions import PredictionRequest, moment
 from millwright.serving.rate import Limit
 from millwright.serving.readiness import Readiness
+from millwright.serving.readings_request import ReadingsRequest
 from millwright.serving.releases import Releases
 from millwright.serving.scoring import (
     Answer,
@@ -52,6 +54,7 @@ from millwright.settings import Serving, State
 LOG = logging.getLogger(__name__)
 FOLLOWING = 0.25  # seconds between two looks at which releases should be in use
 THREADS = 2
+SENT_DEADLINE = 5.0  # seconds for features of readings that are sent
 CLOSING = 5.0  # seconds that the prediction log has to bring away what it can, in the end
 
 Result = TypeVar("Result")
@@ -91,6 +94,7 @@ class Service:
             routes=[
                 Route("/", self.describe),
                 Route("/v1/predict", self.predict, methods=["POST"]),
+                Route("/v1/predict/readings", self.predict_readings, methods=["POST"]),
                 Route("/health", self.health),
                 Route("/ready", self.ready),
                 Route("/metrics", self.expose),
@@ -126,7 +130,35 @@ class Service:
             asked_at=micros(now),
             began=request.scope["began"],
         )
-        return Response(await self._told(question, asked.explain), media_type="application/json")
+        told = await self._told(question, asked.explain, self.deadline)
+        return Response(told, media_type="application/json")
+
+    async def predict_readings(self, request: Request) -> Response:
+        """Predict machines from the readings that are sent."""
+        asked = await bodies.read(request, ReadingsRequest, self.settings)
+        now, began = datetime.now(UTC), request.scope["began"]
+        try:
+            question = await self.workers.run(partial(self._sent, asked, now, began), SENT_DEADLINE)
+        except InputError as err:
+            raise HTTPException(422, str(err)) from None
+        except (NoReleaseError, TimeoutError) as err:
+            raise _unavailable(str(err) or f"no answer within {SENT_DEADLINE:g} s") from None
+        told = await self._told(question, asked.explain, SENT_DEADLINE)
+        return Response(told, media_type="application/json")
+
+    def _sent(self, asked: ReadingsRequest, now: datetime, began: float) -> Question:
+        """What a request with readings wants to know, if what it sends is fit for features."""
+        from millwright.serving.sent import checked
+
+        routes = self.releases.routes
+        if routes is None:
+            raise NoReleaseError("no release is loaded; /ready says why")
+        loaded, _ = routes.of_readings(asked.tag)
+        sent = checked(asked, loaded.engine.recipe, now)
+        return Question(
+            sent.machines, int(sent.as_of.max()), tag=asked.tag, asked_at=micros(now),
+            began=began, sent=sent,
+        )  # fmt: skip
 
     async def ready(self, _: Request) -> Response:
         """Whether predictions can be had: a release is loaded, and its features can be read."""
@@ -163,12 +195,12 @@ class Service:
         """The description of the service for machines."""
         return JSONResponse(openapi.description())
 
-    async def _told(self, question: Question, explain: int) -> bytes:
+    async def _told(self, question: Question, explain: int, deadline: float) -> bytes:
         """The answer to a question, as JSON."""
         future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.scorer.ask(Waiting(question, future.cancelled, (future, explain)))
         try:
-            return await asyncio.wait_for(future, self.deadline)
+            return await asyncio.wait_for(future, deadline)
         except InputError as err:
             raise HTTPException(422, str(err)) from None
         except NoReleaseError as err:
@@ -177,7 +209,7 @@ class Service:
             LOG.warning("cannot predict: %s", err)
             raise _unavailable("features cannot be read now; /ready says why") from None
         except TimeoutError:
-            raise _unavailable(f"no answer within {self.deadline:g} s; ask again") from None
+            raise _unavailable(f"no answer within {deadline:g} s; ask again") from None
 
     def _deliver(self, found: Sequence[tuple[Waiting, Answer | Exception]]) -> None:
         """Give answers to those who wait for them; called in a thread of the scorer."""

@@ -18,6 +18,7 @@ from millwright.serving.described import (
 from millwright.serving.logged import FeedbackAnswer, FeedbackRequest, HistoryAnswer
 from millwright.serving.predictions import STORABLE, PredictionAnswer, PredictionRequest
 from millwright.serving.queries import MOST_SHOWN, SHOWN
+from millwright.serving.readings_request import ReadingsRequest
 from millwright.traffic import Traffic
 
 FAULT = {
@@ -70,6 +71,9 @@ CHANGES = (409, 422, 503)
 ENDPOINTS = (
     Endpoint("post", "/v1/predict", "How likely each machine is to fail within the horizon",
              PredictionAnswer, PredictionRequest, faults=READS),
+    Endpoint("post", "/v1/predict/readings",
+             "The same from readings that are sent, for machines that are not in the store yet",
+             PredictionAnswer, ReadingsRequest, faults=READS),
     Endpoint("get", "/v1/fleet", "The whole fleet, the most urgent machines first", FleetAnswer,
              parameters=(LIMIT, AS_OF), faults=READS),
     Endpoint("get", "/v1/machines/{machine}/predictions",

@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 from millwright.configuration import Strict
+from millwright.serving.predictions import MOST_REASONS
+from millwright.traffic import Tag
 
 MOST_MACHINES = 100
 MOST_ROWS = 10_000
@@ -126,11 +128,15 @@ class MachineReadings(Strict):
 class ReadingsRequest(Strict):
     """Machines to predict from what is sent of them, and as of when.
 
-    That is now, or the newest cycle of each machine in a fleet that counts those.
+    That is now, or the newest cycle of each machine in a fleet that counts those. What is not sent
+    of a machine, or is newer there, comes from the store. `tag` and `explain` are as in a request
+    without readings.
     """
 
     machines: tuple[MachineReadings, ...] = Field(min_length=1, max_length=MOST_MACHINES)
     as_of: Moment | None = None
+    tag: Tag | None = None
+    explain: int = Field(default=0, ge=0, le=MOST_REASONS, strict=True)
 
     @model_validator(mode="after")
     def _is_not_too_long(self) -> "ReadingsRequest":

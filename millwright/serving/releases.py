@@ -105,13 +105,24 @@ class Routes:
             InputError: there is no such tag.
         """
         if tag is not None:
-            if tag not in self.tags:
-                known = ", ".join(sorted(self.tags)) or "none at the moment"
-                raise InputError(f"there is no tag '{tag}'; there are: {known}")
-            return self.tags[tag], tag
+            return self._tagged(tag), tag
         if self.canary and self.shares.canary and self.shares.canary.takes(machine):
             return self.canary, CANARY
         return self.champion, CHAMPION
+
+    def of_readings(self, tag: str | None) -> tuple[Loaded, str]:
+        """Which release answers by readings that are sent, and in what role: never the canary.
+
+        Raises:
+            InputError: there is no such tag.
+        """
+        return (self.champion, CHAMPION) if tag is None else (self._tagged(tag), tag)
+
+    def _tagged(self, tag: str) -> Loaded:
+        if tag not in self.tags:
+            known = ", ".join(sorted(self.tags)) or "none at the moment"
+            raise InputError(f"there is no tag '{tag}'; there are: {known}")
+        return self.tags[tag]
 
     @cached_property
     def all(self) -> tuple[tuple[str, Loaded], ...]:

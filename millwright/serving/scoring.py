@@ -2,8 +2,8 @@
 
 One thread does it. While it works on some requests others come in, and they are the next batch: so
 a lone request never waits for company, and under load one round trip and one call of the model
-serve many. Large requests have a thread of their own, and shadows another, so that neither delays
-a small one.
+serve many. Large requests have a thread of their own, those with readings another, and shadows a
+third, so that none of them delays a small one.
 """
 
 import itertools
@@ -11,10 +11,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from queue import Empty, Full, Queue, SimpleQueue
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,11 +22,14 @@ from numpy.typing import NDArray
 from millwright.encoder import Matrix, Scores
 from millwright.errors import InputError, MillwrightError
 from millwright.serving.features import OnlineReader, read
-from millwright.serving.policy import LAST_PREDICTED, Policy, judged
+from millwright.serving.policy import DEGRADED, LAST_PREDICTED, OK, Policy, judged
 from millwright.serving.predictions import EPOCH
 from millwright.serving.releases import Loaded, Releases, Routes
-from millwright.serving.rows import FeatureRows, Moments
+from millwright.serving.rows import NEVER, FeatureRows, Moments, newest
 from millwright.traffic import SHADOW
+
+if TYPE_CHECKING:  # Arrow, which most requests do without
+    from millwright.serving.sent import Readings
 
 TOGETHER = 512  # machines that are scored at once, unless one request asks for more
 LARGE = 64  # machines; a request for more waits in another line
@@ -44,7 +47,7 @@ class Question:
     """What one request wants to know; times are microseconds since 1970.
 
     One that is `dated` names its time itself, and is refused where it cannot be answered any more.
-    `began` is the request's own clock. `rows` are features that came with the request.
+    `began` is the request's own clock. `sent` are readings that came with the request.
     """
 
     machines: Sequence[str]
@@ -53,7 +56,7 @@ class Question:
     tag: str | None = None
     asked_at: int = 0
     began: float = field(default_factory=time.perf_counter)
-    rows: FeatureRows | None = None
+    sent: "Readings | None" = None
 
 
 @dataclass(frozen=True)
@@ -122,10 +125,13 @@ class Scoring:
         if routes is None:
             raise NoReleaseError("no release is loaded; /ready says why")
         answers: list[list[Part | None]] = [[None] * len(each.machines) for each in questions]
-        for (loaded, role, rows), places in _groups(routes, questions).items():
-            scored = self._scored(loaded, role, rows, questions, places)
+        found = []
+        for (loaded, role, sent), places in _groups(routes, questions).items():
+            scored = self._scored(loaded, role, sent, questions, places)
+            found.append(scored)
             for row, (question, place) in enumerate(places):
                 answers[question][place] = Part(scored, row)
+        for scored in found:  # when all can be answered, so that no answer is logged twice
             self._log(scored)
             self._afterwards(routes, scored)
         return [[part for part in answer if part] for answer in answers]
@@ -134,24 +140,25 @@ class Scoring:
         self,
         loaded: Loaded,
         role: str,
-        given: int | None,
+        sent: "Readings | None",
         questions: Sequence[Question],
         places: Sequence[tuple[int, int]],
     ) -> Scored:
-        """One release's part of some questions; `given` is whose rows came along."""
+        """One release's part of some questions, or of one with readings that were `sent`."""
         machines = [questions[question].machines[place] for question, place in places]
         asked = [question for question, _ in places]
-        as_of = np.array([questions[each].as_of for each in asked], np.int64)
-        if given is None:
-            rows = read(self.reader, loaded.plan, machines, as_of)
+        if sent:
+            as_of = sent.as_of
+            rows = self._with_readings(loaded, sent)
         else:
-            found = questions[given].rows
-            assert found is not None  # noqa: S101 - it is what the group was made by
-            rows = found
-        dated = [questions[each].dated for each in asked]
-        if any(dated):
-            _refuse_what_came_later(rows, machines, as_of, np.array(dated))
+            as_of = np.array([questions[each].as_of for each in asked], np.int64)
+            rows = read(self.reader, loaded.plan, machines, as_of)
+            dated = [questions[each].dated for each in asked]
+            if any(dated):
+                _refuse_what_came_later(rows, machines, as_of, np.array(dated))
         outcomes, matrix, probabilities = predicted(loaded, rows, self.policy)
+        if sent and loaded.recipe:
+            outcomes[sent.short(loaded.recipe) & (outcomes == OK)] = DEGRADED
         now = time.perf_counter()
         return Scored(
             loaded=loaded,
@@ -165,8 +172,17 @@ class Scoring:
             matrix=matrix,
             outcomes=outcomes,
             probabilities=probabilities,
-            source="store" if given is None else "readings",
+            source="readings" if sent else "store",
         )
+
+    def _with_readings(self, loaded: Loaded, sent: "Readings") -> FeatureRows:
+        """The features of what was sent, and of the store where that is newer or says more."""
+        made = loaded.engine.features(sent)
+        kept = read(self.reader, loaded.plan, sent.machines, sent.as_of)
+        # What the store has of later is no answer about this time.
+        events = np.where(kept.events > sent.as_of[:, None], NEVER, kept.events)
+        features = {view.name: tuple(view.features) for view in loaded.plan.views}
+        return newest(made, replace(kept, events=events), features)
 
     def _afterwards(self, routes: Routes, scored: Scored) -> None:
         """What else is to be done about what was scored: nothing here."""
@@ -184,14 +200,18 @@ class Scorer(Scoring):
         self._shadowed: Queue[tuple[tuple[Loaded, ...], Scored]] = Queue(MOST_SHADOWED)
         self._small: SimpleQueue[Waiting] = SimpleQueue()
         self._large: SimpleQueue[Waiting] = SimpleQueue()
-        for line in (self._small, self._large):
+        self._sent: SimpleQueue[Waiting] = SimpleQueue()
+        for line in (self._small, self._large, self._sent):
             threading.Thread(target=self._answer, args=(line,), daemon=True).start()
         threading.Thread(target=self._shadow, daemon=True).start()
 
     def ask(self, waiting: Waiting) -> None:
         """Have a question answered by `done`."""
-        line = self._large if len(waiting.question.machines) > LARGE else self._small
-        line.put(waiting)
+        if waiting.question.sent:
+            self._sent.put(waiting)
+        else:
+            large = len(waiting.question.machines) > LARGE
+            (self._large if large else self._small).put(waiting)
 
     def _answer(self, line: "SimpleQueue[Waiting]") -> None:
         while True:
@@ -256,14 +276,18 @@ class Ids:
 
 def _groups(
     routes: Routes, questions: Sequence[Question]
-) -> dict[tuple[Loaded, str, int | None], list[tuple[int, int]]]:
+) -> dict[tuple[Loaded, str, "Readings | None"], list[tuple[int, int]]]:
     """Which machines of which questions each release answers for."""
-    groups: dict[tuple[Loaded, str, int | None], list[tuple[int, int]]] = {}
+    groups: dict[tuple[Loaded, str, Readings | None], list[tuple[int, int]]] = {}
     for number, question in enumerate(questions):
-        given = None if question.rows is None else number
+        if question.sent:
+            loaded, role = routes.of_readings(question.tag)
+            every = [(number, place) for place in range(len(question.machines))]
+            groups[loaded, role, question.sent] = every
+            continue
         for place, machine in enumerate(question.machines):
             loaded, role = routes.of(machine, question.tag)
-            groups.setdefault((loaded, role, given), []).append((number, place))
+            groups.setdefault((loaded, role, None), []).append((number, place))
     return groups
 
 

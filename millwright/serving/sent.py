@@ -24,7 +24,7 @@ _ARROW_TYPES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Readings:
     """Raw rows of n machines that are fit for features, and the time that each is asked about.
 

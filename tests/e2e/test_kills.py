@@ -125,7 +125,13 @@ def test_one_version_is_registered_and_released(
     (version,) = model["versions"]
     assert version["tags"]["release"] == "v1"
     releases = Path(killed.last.summary["release"]).parent
-    assert sorted(path.name for path in releases.iterdir()) == ["champion", "champions.log", "v1"]
+    assert sorted(path.name for path in releases.iterdir()) == [
+        "champion",
+        "champions.log",
+        "traffic.lock",
+        "traffic.pid",
+        "v1",
+    ]
     verified = clone.module(Path(killed.last.home), "releases", "verify", str(releases / "v1"))
     assert verified.code == 0, verified.stderr
 

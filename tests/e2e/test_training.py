@@ -227,7 +227,13 @@ def test_the_same_run_again_doubles_nothing(
     after = clone.inventory(Path(trained.home))
     assert len(after["mlflow"]["models"][MODEL]["versions"]) == 1
     releases = Path(trained.summary["release"]).parent
-    assert sorted(path.name for path in releases.iterdir()) == ["champion", "champions.log", "v1"]
+    assert sorted(path.name for path in releases.iterdir()) == [
+        "champion",
+        "champions.log",
+        "traffic.lock",
+        "traffic.pid",
+        "v1",
+    ]
     run = after["zenml"]["runs"][-1]
     cached = {name for name, status in run["steps"].items() if status == "cached"}
     assert cached == {"select_cutoffs", "fetch_features", "search_hyperparameters", "train_models"}
@@ -275,5 +281,11 @@ def test_a_refused_model_is_a_challenger_and_the_champion_stays(
         assert failure in challenger["tags"]["gate_reasons"]
     assert ended.summary["champion"] == trained.summary["scores"]
     releases = Path(trained.summary["release"]).parent
-    assert sorted(path.name for path in releases.iterdir()) == ["champion", "champions.log", "v1"]
+    assert sorted(path.name for path in releases.iterdir()) == [
+        "champion",
+        "champions.log",
+        "traffic.lock",
+        "traffic.pid",
+        "v1",
+    ]
     assert (releases / "champion").read_text("utf-8") == "v1\n"
