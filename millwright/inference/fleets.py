@@ -131,11 +131,9 @@ class FleetThen:
         found = observed.loc[observed["first"] <= self.as_of, "machine_id"]
         if found.empty:
             name = self._project.fleet.name
-            begin = (
-                f"they begin at {observed['first'].min().isoformat()}"
-                if len(observed)
-                else (f"make them: python run.py --pipeline features --fleet {name}")
-            )
+            begin = f"make them: python run.py --pipeline features --fleet {name}"
+            if len(observed):
+                begin = f"they begin at {observed['first'].min().isoformat()}"
             raise DataError(
                 f"no machine of fleet '{name}' has features by {self.as_of.isoformat()}; {begin}"
             )

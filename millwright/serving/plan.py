@@ -70,6 +70,10 @@ class Plan:
             columns[name] = np.array([*texts, None], dtype=object)[:-1]
         return FeatureRows(columns, events, found, self.names)
 
+    def without_features(self) -> "Plan":
+        """The same views, to be asked for their event times alone."""
+        return Plan(tuple(view.model_copy(update={"features": {}}) for view in self.views))
+
     def nothing(self) -> tuple[Cells, list[int]]:
         """The cells and the event times of a machine of which nothing is known."""
         return [None] * len(self.features), [NEVER] * len(self.views)

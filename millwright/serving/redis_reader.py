@@ -61,9 +61,9 @@ class RedisReader:
 
     def machines(self, plan: Plan) -> Iterator[str]:
         """Every machine that has a row in some view, each once, in no order."""
-        there = self._machines()
+        there, times = self._machines(), plan.without_features()
         while some := list(itertools.islice(there, AT_ONCE)):
-            _, events = self.cells(plan, some)
+            _, events = self.cells(times, some)
             known = (events != NEVER).any(axis=1).tolist()
             yield from itertools.compress(some, known)
 
