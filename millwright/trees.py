@@ -36,6 +36,8 @@ def predict(booster: xgboost.Booster, matrix: Matrix) -> Scores:
     longer than the trees do for a few rows.
     """
     rows = np.ascontiguousarray(matrix, np.float32)
+    if not len(rows):
+        return np.empty(0)
     shape, values = ctypes.POINTER(ctypes.c_uint64)(), ctypes.POINTER(ctypes.c_float)()
     dimensions = ctypes.c_uint64()
     _check_call(
