@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from millwright import release as releases
-from millwright import terminal
+from millwright import startup, terminal
 from millwright.errors import ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import VARIABLE, settle
@@ -97,6 +97,7 @@ def _serve(asked: argparse.Namespace) -> int:
             f"serving environment {where.environment}, fleet {fleet}, release {used}, "
             f"at {server.address(listening)}"
         )
+        startup.keep_what_is_there()
         server.run(answering, listening)
     terminal.say("the service has ended")
     return 0
