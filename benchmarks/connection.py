@@ -41,6 +41,10 @@ class Connection(asyncio.Protocol):
         finally:
             late.cancel()
 
+    def close(self) -> None:
+        """Let go of it."""
+        self._transport.close()
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep what to write to."""
         self._transport = cast("asyncio.Transport", transport)

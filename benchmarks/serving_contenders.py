@@ -26,6 +26,7 @@ from benchmarks.serving_plant import (
 )
 from benchmarks.serving_processes import (
     SHARED,
+    end_servers,
     start_constant,
     start_feast,
     start_millwright,
@@ -70,7 +71,9 @@ def constant(case: Case) -> Asked:
     async def once() -> Any:
         return await (await ours.connect())(0)
 
-    port = start_constant(case, asyncio.run(once()))
+    body = asyncio.run(once())
+    end_servers()
+    port = start_constant(case, body)
     request = post("/", to_json({"machines": machines(case, 1)}))
 
     async def connect() -> Ask:

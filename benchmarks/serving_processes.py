@@ -34,6 +34,8 @@ PATIENCE = 120.0  # seconds that a server may take to start
 DRAINED = 15.0  # seconds that the prediction log has to be whole
 PROGRAMS = Path(sys.executable).parent
 
+_STARTED: list["subprocess.Popen[bytes]"] = []
+
 
 def settle(case: Case, processor: int) -> None:
     """Have the shared servers where they belong, and this process on `processor`."""
@@ -90,6 +92,14 @@ def logged(case: Case, expected: int) -> int:
             time.sleep(0.2)
 
 
+def end_servers() -> None:
+    """End every server that was started here."""
+    for process in _STARTED:
+        process.terminate()
+        process.wait()
+    _STARTED.clear()
+
+
 def staging(case: Case) -> State:
     """Where our service of the contender keeps its state."""
     return State(case.scratch / "home", "staging")
@@ -129,6 +139,7 @@ def _started(name: str, command: Sequence[str], case: Case, probe: str) -> int:
             stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=REPOSITORY,
             env={**os.environ, **variables(case)},
         )  # fmt: skip
+    _STARTED.append(process)
     ending = time.monotonic() + PATIENCE
     while not _answers(port, probe):
         if process.poll() is not None or time.monotonic() > ending:

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.benchmark import Begin, Benchmark, Case, Contender, Size, faster, under
+from benchmarks.benchmark import Begin, Benchmark, Case, Contender, Measured, Size, faster, under
 
 
 def rows() -> pa.Table:
@@ -133,6 +133,17 @@ BENCHMARKS = [
         [
             Contender("shipped", checks_types, as_shipped=True),
             Contender("ours", checks_types),
+        ],
+        {"quick": Size({}, repeats=1)},
+    ),
+    Benchmark(
+        "measured",
+        "some have a clock of their own, and one has no result",
+        made,
+        [
+            Contender("ours", gives(lambda rows: Measured(2.0, {"p99_ms": 1.5}, lambda: rows))),
+            Contender("other", gives(lambda rows: Measured(8.0, {"p99_ms": 250.0}, rows))),
+            Contender("nothing", gives(lambda _: Measured(1.0, {"p99_ms": 1.0}))),
         ],
         {"quick": Size({}, repeats=1)},
     ),

@@ -122,6 +122,18 @@ def test_feast_as_shipped_checks_the_types_of_what_it_is_called_with(work: Path)
     assert (outcome.difference or "").startswith(first)
 
 
+def test_work_may_have_a_clock_and_further_figures_of_its_own(work: Path, capsys: Capture) -> None:
+    outcome = harness.run("contests", "measured", "quick", work)
+    ours, other, nothing = outcome.figures
+    assert [each.seconds for each in outcome.figures] == [2.0, 8.0, 1.0]
+    assert (other.ratio, other.detail("p99_ms"), ours.detail("p99_ms")) == (4.0, 250.0, 1.5)
+    assert [each.equal for each in outcome.figures] == [True, True, None]
+    assert nothing.record()["details"] == [{"p99_ms": 1.0}]
+    presentation.show(outcome)
+    shown = capsys.readouterr().out
+    assert "p99 ms" in shown and "1.50" in shown and "250" in shown
+
+
 def test_a_harness_that_is_killed_leaves_no_process(tmp_path: Path) -> None:
     """Neither its contender, nor what that has started, nor the server."""
     code = (
@@ -213,7 +225,7 @@ def test_every_script_stands_in_the_document() -> None:
 def test_a_benchmark_that_does_not_exist_is_named(capsys: Capture) -> None:
     assert main(["benchmark", "join"]) == 2
     assert "there is no benchmark 'join'; did you mean 'joins'?" in capsys.readouterr().err
-    assert main(["benchmark", "everything"]) == 2
+    assert main(["benchmark", "zzz"]) == 2
     said = capsys.readouterr().err
     assert all(name in said for name in (*verb.scripts(), verb.ALL))
 
