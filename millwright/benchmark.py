@@ -52,21 +52,48 @@ def _benchmark(asked: argparse.Namespace) -> int:
     if asked.repeats is not None and asked.repeats < 1:
         raise ConfigurationError(f"--repeats is {asked.repeats}, and must be at least 1")
     sys.path.insert(0, str(REPOSITORY))
-    harness = import_module("benchmarks.harness")
-    presentation = import_module("benchmarks.presentation")
+    trials = import_module("benchmarks.trial")
     work = (asked.work or state("local").home / "benchmarks").resolve()
-    outcomes = []
+    records: list[dict[str, Any]] = []
+    codes = {0}
     for name in known if ALL in asked.names else dict.fromkeys(asked.names):
         module = f"benchmarks.{name}"
         for benchmark in import_module(module).BENCHMARKS:
-            outcome = harness.run(module, benchmark.name, asked.size, work, asked.repeats)
-            presentation.show(outcome)
-            if not outcome.difference:
-                plots = presentation.plot(outcome, work / "plots")
-                terminal.say(f"  plots: {' and '.join(map(str, plots))}")
-            outcomes.append(outcome)
+            if isinstance(benchmark, trials.Trial):
+                found, code = _tried(trials.run(benchmark, asked.size, work), work)
+            else:
+                found, code = _compared(module, benchmark.name, asked, work)
+            records += found
+            codes.add(code)
             if asked.json:  # after each, for a long run may be stopped
-                terminal.write_json(asked.json, presentation.records(outcomes))
-    if any(outcome.difference or outcome.ours.seconds is None for outcome in outcomes):
-        return 1
-    return 3 if any(False in outcome.claims.values() for outcome in outcomes) else 0
+                terminal.write_json(asked.json, records)
+    return 1 if 1 in codes else max(codes)
+
+
+def _compared(
+    module: str, name: str, asked: argparse.Namespace, work: Path
+) -> tuple[list[dict[str, Any]], int]:
+    """Have contenders take turns; their records, and the exit code."""
+    harness = import_module("benchmarks.harness")
+    presentation = import_module("benchmarks.presentation")
+    outcome = harness.run(module, name, asked.size, work, asked.repeats)
+    presentation.show(outcome)
+    if not outcome.difference:
+        _tell(presentation.plot(outcome, work / "plots"))
+    lacking = outcome.difference or outcome.ours.seconds is None
+    return presentation.records([outcome]), 1 if lacking else _code(outcome)
+
+
+def _tried(tried: Any, work: Path) -> tuple[list[dict[str, Any]], int]:
+    """The records of what our service alone was put to, and the exit code."""
+    tried.show()
+    _tell(tried.plot(work / "plots"))
+    return tried.records(), _code(tried)
+
+
+def _code(found: Any) -> int:
+    return 3 if False in found.claims.values() else 0
+
+
+def _tell(plots: list[Path]) -> None:
+    terminal.say(f"  plots: {' and '.join(map(str, plots))}")
