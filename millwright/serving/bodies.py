@@ -77,5 +77,6 @@ def said(fault: ErrorDetails) -> str:
 
 
 def shortened(text: str) -> str:
-    """The beginning of a text that somebody sent, for an answer that tells of it."""
-    return text if len(text) <= MOST_REPEATED else f"{text[:MOST_REPEATED]}..."
+    """The beginning of a text that somebody sent, on one line, for an answer that tells of it."""
+    kept = "".join(each if each.isprintable() else "?" for each in text[:MOST_REPEATED])
+    return kept if len(text) <= MOST_REPEATED else f"{kept}..."

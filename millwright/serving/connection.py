@@ -10,10 +10,15 @@ import asyncio
 import json
 import resource
 import time
+from collections import deque
 from functools import cache
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 PATIENCE = 10.0  # seconds for a head, for what is left of a body, or for an answer to be taken
 MOST_HEAD = 64_000  # bytes
@@ -29,6 +34,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*given, **named)
         self.since: float | None = None  # when it began to wait for its client
         self._ending: asyncio.TimerHandle | None = None
+        self._unanswered: deque[RequestResponseCycle] = deque()
         self._begin()
 
     def connection_made(self, transport: Any) -> None:
@@ -45,6 +51,8 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for nothing any more."""
+        for cycle in self._unanswered:  # uvicorn tells the last one alone
+            cycle.disconnected = True
         super().connection_lost(exc)
         self._stop()
 
@@ -73,6 +81,7 @@ class Connection(HttpToolsProtocol):
         """From here on its endpoint has an eye on the time."""
         super().on_headers_complete()
         self._in_head = False
+        self._unanswered.append(self.cycle)
 
     def on_message_complete(self) -> None:
         """All of it is there."""
@@ -81,6 +90,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """It is answered, whether or not all of it is there."""
+        self._unanswered.popleft()
         super().on_response_complete()
         self._look()
 
