@@ -42,6 +42,7 @@ class Operations:
         self.state = state
         self.fleet = service.releases.fleet
         self.overviews = Fleet(service.overviewing)
+        self._looking = Workers(1)  # over the whole fleet, which takes its time
         self._reading = Workers(2)
         self._changing = Workers(1)
 
@@ -67,7 +68,7 @@ class Operations:
         def told() -> dict[str, Any]:
             return self.overviews.overview(as_of).told(limit)
 
-        return _json(await self._done(self._reading, told, PATIENCE))
+        return _json(await self._done(self._looking, told, PATIENCE))
 
     async def history(self, request: Request) -> Response:
         """The last predictions of a machine, as they were logged."""
@@ -120,8 +121,7 @@ class Operations:
             used.refresh()
             return self._releases()
 
-        _audit(request, f"split {asked.model_dump_json()}")
-        return _json(await self._done(self._changing, divided, CHANGE))
+        return await self._changed(request, divided, f"split {asked.model_dump_json()}")
 
     async def _change(self, request: Request, which: Callable[[], int], what: str) -> Response:
         used = self.service.releases
@@ -134,8 +134,21 @@ class Operations:
             used.refresh()
             return self._releases()
 
-        _audit(request, what)
-        return _json(await self._done(self._changing, promoted, CHANGE))
+        return await self._changed(request, promoted, what)
+
+    async def _changed(
+        self, request: Request, job: Callable[[], dict[str, Any]], what: str
+    ) -> Response:
+        """Do what changes what is served; the log has who asked for it, and what came of it."""
+        who = request.scope.get("state", {}).get("key", "somebody here")
+        LOG.info("%s asks to %s", who, what)
+        try:
+            said = await self._done(self._changing, job, CHANGE)
+        except HTTPException as err:
+            LOG.info("what %s asked for is refused: %s", who, err.detail)
+            raise
+        LOG.info("what %s asked for is done", who)
+        return _json(said)
 
     def _refuse_pinned(self) -> None:
         if self.service.releases.pinned:
@@ -196,11 +209,6 @@ def _facts(folder: Any, version: int) -> dict[str, Any]:
         "learned_until": manifest.learned_until,
         **{name: getattr(manifest, name) for name in names},
     }
-
-
-def _audit(request: Request, what: str) -> None:
-    """Say in the log who changes what is served."""
-    LOG.info("%s asks to %s", request.scope.get("state", {}).get("key", "somebody here"), what)
 
 
 def _json(said: Any, status: int = 200) -> Response:
