@@ -8,6 +8,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from types import ModuleType
 from typing import Any
 
 import httpx
@@ -37,7 +38,7 @@ from millwright import feast_store, release
 from millwright.__main__ import main
 from millwright.encoder import Encoder
 from millwright.release import MODEL
-from millwright.serving import access, bodies, load, observed, openapi
+from millwright.serving import access, bodies, load, observed, openapi, operations, queries
 from millwright.serving import app as endpoints
 from millwright.serving.predictions import PredictionAnswer
 
@@ -312,19 +313,33 @@ def test_the_service_describes_itself(plant: Plant, server: Server) -> None:
         assert f"#/components/schemas/{name}" in text
 
 
-def test_every_status_that_the_service_gives_to_a_request_is_described() -> None:
-    given = {
-        argument.value
-        for module in (access, bodies, endpoints, load, observed)
+def statuses(*modules: ModuleType) -> set[str]:
+    """Every status that stands in the code of some modules as that of a refusal."""
+    return {
+        str(argument.value)
+        for module in modules
         for call in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(call, ast.Call)
         and getattr(call.func, "id", "") in ("HTTPException", "JSONResponse")
         for argument in call.args
         if isinstance(argument, ast.Constant) and isinstance(argument.value, int)
     }
-    assert {401, 408, 422, 429, 500, 503} <= given
-    described = openapi.description()["paths"]["/v1/predict"]["post"]["responses"]
-    assert {str(status) for status in given} == set(described) - {"200"}
+
+
+def test_every_status_that_the_service_gives_to_a_request_is_described() -> None:
+    everywhere = statuses(observed, access, load)
+    assert {"401", "500", "503"} <= everywhere
+    for endpoint in openapi.ENDPOINTS:
+        described = openapi.description()["paths"][endpoint.path][endpoint.method]["responses"]
+        refused = set(described) - {str(endpoint.status)}
+        if not endpoint.path.startswith("/v1/"):
+            assert refused <= {"500", "503"}
+        elif endpoint.path.startswith("/v1/predict"):
+            assert refused == everywhere | statuses(bodies, endpoints)
+        else:
+            changes = endpoint.method != "get" and endpoint.path.startswith("/v1/releases/")
+            own = statuses(operations, queries) - (set() if changes else {"409"})
+            assert refused == everywhere | own | (statuses(bodies) if endpoint.body else set())
 
 
 def test_a_port_that_is_taken_is_told_in_one_line(
