@@ -125,7 +125,7 @@ def promote(folder: Path, version: int) -> None:
     release = named(folder, version)
     with _changing(folder):
         before = read(folder)
-        # In the log first: a kill in between leaves a line too many, which says where to go back.
+        # In the log first: a kill in between leaves a line too many, and `former` passes over it.
         if releases.champion(folder) != release:
             with (folder / LOG).open("a", encoding="utf-8") as log:
                 log.write(f"v{version} {datetime.now(UTC).isoformat(timespec='microseconds')}\n")
@@ -141,9 +141,13 @@ def former(folder: Path) -> int:
         InputError: there was none.
     """
     present = releases.champion(folder)
-    for version, _ in reversed(champions(folder)):
-        if (present is None or f"v{version}" != present.name) and (folder / f"v{version}").is_dir():
-            return version
+    names = [f"v{version}" for version, _ in champions(folder)]
+    # What stands after the present one never came to answer.
+    while present and present.name in names and names[-1] != present.name:
+        names.pop()
+    for name in reversed(names):
+        if (present is None or name != present.name) and (folder / name).is_dir():
+            return int(name[1:])
     raise InputError(
         f"{folder} has had no other champion to roll back to; choose one: python -m millwright "
         "releases list, and releases promote"
@@ -153,7 +157,7 @@ def former(folder: Path) -> int:
 def champions(folder: Path) -> list[tuple[int, str]]:
     """Each champion that there was with the time since when it was, the latest last."""
     try:
-        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+        lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     found = [re.fullmatch(r"v(\d+) (\S+)", line) for line in lines]
