@@ -21,6 +21,10 @@ _NULL = bytes([online_layout.FLOAT]) + np.array(np.nan, "<f4").tobytes()
 _NUMBER = np.dtype([("tag", "u1"), ("value", "<f4")])
 
 
+class MistypedError(MillwrightError):
+    """The store has features of other types than a release needs."""
+
+
 class Plan:
     """The views of a feature service, and the order of a machine's cells.
 
@@ -54,7 +58,7 @@ class Plan:
         """What the cells of n machines are worth at `as_of`, shape (n,), microseconds since 1970.
 
         Raises:
-            MillwrightError: a cell is of another type than the release needs.
+            MistypedError: a cell is of another type than the release needs.
         """
         found = states(events, self.lives, as_of)
         gone = found != PRESENT
@@ -90,12 +94,12 @@ class Plan:
             raise self._mistyped(cells)
         return numbers["value"].astype(np.float32)
 
-    def _mistyped(self, cells: Sequence[Cells]) -> MillwrightError:
+    def _mistyped(self, cells: Sequence[Cells]) -> MistypedError:
         for row in cells:
             for (view, name), cell in zip(self.numbers, row, strict=False):
                 if cell and (len(cell) != len(_NULL) or cell[0] != online_layout.FLOAT):
                     return self._refusal(view, name)
-        return MillwrightError("the online store has what is no feature; publish and fill it again")
+        return MistypedError("the online store has what is no feature; publish and fill it again")
 
     def _text(self, cell: bytes | None, name: str) -> str | None:
         try:
@@ -104,8 +108,8 @@ class Plan:
             view = next(view for view, text in self.texts if text == name)
             raise self._refusal(view, name) from None
 
-    def _refusal(self, view: int, name: str) -> MillwrightError:
-        return MillwrightError(
+    def _refusal(self, view: int, name: str) -> MistypedError:
+        return MistypedError(
             f"'{name}' of view '{self.names[view]}' is of another type in the online store than "
             "the release needs; publish the views of the release and materialize them again, or "
             "train again"

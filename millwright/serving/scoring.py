@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from millwright.encoder import Matrix, Scores
 from millwright.errors import InputError, MillwrightError
 from millwright.serving.features import OnlineReader, read
+from millwright.serving.plan import MistypedError
 from millwright.serving.policy import DEGRADED, LAST_PREDICTED, OK, Policy, judged
 from millwright.serving.predictions import EPOCH
 from millwright.serving.releases import Loaded, Releases, Routes
@@ -39,7 +40,7 @@ NO_NUMBER = "release v{} predicts what is no number; roll back: python -m millwr
 
 
 class NoReleaseError(MillwrightError):
-    """There is nothing to predict with yet."""
+    """There is nothing to predict with: no release yet, or one that predicts no number."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +118,8 @@ class Scoring:
         """Answer questions now, in this thread; all of them, or none.
 
         Raises:
-            NoReleaseError: no release is loaded.
-            InputError: a tag is unknown.
+            NoReleaseError: no release is loaded, or one predicts what is no number.
+            InputError: a tag is unknown, or a time was before what the store has.
             MillwrightError: the features cannot be read.
         """
         routes = self.releases.routes
@@ -223,7 +224,8 @@ class Scorer(Scoring):
         try:
             answers = self.score([each.question for each in batch])
         except Exception as err:
-            of_the_store = isinstance(err, MillwrightError) and not isinstance(err, InputError)
+            own = (InputError, NoReleaseError, MistypedError)
+            of_the_store = isinstance(err, MillwrightError) and not isinstance(err, own)
             if len(batch) > 1 and not of_the_store:
                 # Whose fault it is shows when each is asked alone.
                 return [found for each in batch for found in self._answered([each])]
@@ -330,7 +332,7 @@ def predicted(
     The first are places in OUTCOMES; the last is NaN where nothing is predicted.
 
     Raises:
-        MillwrightError: the release predicts what is no number.
+        NoReleaseError: the release predicts what is no number.
     """
     outcomes = judged(rows, loaded.plan, policy)
     matrix = loaded.release.manifest.encoder.encode_columns(rows.columns.__getitem__, len(rows))
@@ -342,5 +344,5 @@ def predicted(
         found = loaded.release.score(matrix[known]) if known.any() else probabilities[:0]
         probabilities[known] = found
     if not np.isfinite(found).all():
-        raise MillwrightError(NO_NUMBER.format(loaded.version))
+        raise NoReleaseError(NO_NUMBER.format(loaded.version))
     return outcomes, matrix, probabilities
