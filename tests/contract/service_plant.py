@@ -173,7 +173,7 @@ class Server:
         with self.client as client:
             return client.post("/v1/predict", json=asked)
 
-    def until(self, condition: Any, seconds: float = 20) -> Any:
+    def until(self, condition: Any, seconds: float = 60) -> Any:
         """What `/ready` says as soon as it meets a condition."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

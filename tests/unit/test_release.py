@@ -15,7 +15,7 @@ import pytest
 import xgboost
 from raw_tables import contents, plant
 
-from millwright import trees
+from millwright import release, trees
 from millwright.encoder import Encoder, Matrix
 from millwright.errors import ReleaseError
 from millwright.models import Classifier
@@ -28,12 +28,15 @@ from millwright.release import (
     Manifest,
     ServedView,
     champion,
+    check,
     load,
+    read_manifest,
     set_champion,
     verify,
     verify_in_fresh_process,
     write,
 )
+from millwright.views import feature_views, published
 
 ENCODER = Encoder.of(plant())
 FILES = (EXAMPLES, MANIFEST, MODEL, SUMS)
@@ -210,6 +213,45 @@ def test_a_model_that_answers_otherwise_than_it_did_is_refused(copy: Path) -> No
     assert load(copy).manifest == manifest()
     with pytest.raises(ReleaseError, match="predicts otherwise than when it was written, by up to"):
         verify(copy)
+
+
+def test_a_model_that_answers_no_number_is_refused(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trees, "predict", lambda _, matrix: np.full(len(matrix), np.nan))
+    with pytest.raises(ReleaseError, match=f"{original} predicts what is no number; train again"):
+        verify(original)
+
+
+def test_a_model_that_answers_too_late_for_a_service_is_refused(
+    original: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(release, "SLOWEST", 0.0)
+    with pytest.raises(ReleaseError, match=r"takes .* s for one machine, and 0 s is the most"):
+        verify(original)
+
+
+def test_a_model_that_reads_what_no_view_has_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path, manifest(views=ServedView.all_of(plant())[1:]), *grown())
+    with pytest.raises(ReleaseError, match="needs 'heat_mean_1h', which no view of its manifest"):
+        load(path)
+
+
+def test_the_views_of_a_release_are_those_that_feast_knows() -> None:
+    fleet = plant()
+    views = {view.name: view for view in ServedView.all_of(fleet)}
+    assert {*views} == {published(fleet, view.name) for view in feature_views(fleet)}
+    assert views["plant_sensor_step"].time_to_live == 48 * 3600
+    assert views["plant_machine_attributes"].time_to_live is None
+    assert views["plant_machine_attributes"].features == {"model": "string", "age": "float32"}
+
+
+def test_a_manifest_is_read_only_after_every_file_was_checked(copy: Path) -> None:
+    assert read_manifest(copy) == manifest()
+    flip(copy / MODEL)
+    for ask in (read_manifest, check):
+        with pytest.raises(ReleaseError, match=f"{MODEL}.* do not agree"):
+            ask(copy)
 
 
 def test_a_release_may_have_no_examples(tmp_path: Path) -> None:
