@@ -62,4 +62,6 @@ def contributions(booster: xgboost.Booster, matrix: Matrix) -> NDArray[np.float3
 
     Shape (n, columns + 1); the last column is the bias, and each row sums to the row's margin.
     """
-    return np.asarray(booster.predict(xgboost.DMatrix(matrix), pred_contribs=True))
+    # What is infinite goes the same ways through the trees as the largest number, which is allowed.
+    finite = np.nan_to_num(matrix, nan=np.nan)
+    return np.asarray(booster.predict(xgboost.DMatrix(finite), pred_contribs=True))

@@ -73,7 +73,7 @@ def reasons(loaded: Loaded, matrix: Matrix, most: int) -> list[list[dict[str, An
         [
             {
                 "feature": loaded.columns[column],
-                "value": None if np.isnan(values[column]) else float(values[column]),
+                "value": float(values[column]) if np.isfinite(values[column]) else None,
                 "contribution": float(moves[column]),
             }
             for column in best
