@@ -20,6 +20,7 @@ from millwright.traffic import Canary, Traffic
 COSTS = Costs(failure=20_000, planned_repair=4_000, inspection=500)
 STORE = Memory({
     "whole": whole(),
+    "hot": ({**ROW, "heat": float("inf"), "age": -float("inf")}, whole()[1]),
     "gap": (ROW, {"step": NOW - HOUR, "window": NOW - LIFE - 1, "attributes": 0}),
     "future": (ROW, {"step": NOW - 1, "window": NOW + 1_500_000, "attributes": NOW}),
 })  # fmt: skip
@@ -144,6 +145,15 @@ def test_reasons_are_the_largest_ones_first_and_as_many_as_were_asked_for(
     stale = {each["feature"]: each["value"] for each in every[1]["contributions"]}
     assert stale["heat_mean"] is None
     assert stale["heat"] == ROW["heat"]
+
+
+def test_what_is_infinite_is_predicted_and_explained_and_no_number_in_json(
+    releases: dict[int, Loaded],
+) -> None:
+    (found,) = answered(Routes(releases[1]), "hot", explain=20)["predictions"]
+    values = {each["feature"]: each["value"] for each in found["contributions"]}
+    assert 0 < found["probability"] < 1
+    assert (values["heat"], values["noise"]) == (None, ROW["noise"])
 
 
 def test_without_a_wish_for_reasons_there_are_none(releases: dict[int, Loaded]) -> None:

@@ -420,26 +420,6 @@ def test_shadows_that_cannot_keep_up_are_left_out_and_counted(
     desk.until(lambda: len(desk.logged) == 6 + 4)
 
 
-def test_features_that_came_with_a_question_are_those_of_their_machines(
-    desk: Desk, releases: dict[int, Loaded], store: Gated
-) -> None:
-    """Under a canary too, which answers for some of the machines alone; no shadow sees them."""
-    assert desk.used.routes is not None
-    desk.used.routes = replace(desk.used.routes, shadows=(releases[3],))
-    given = read(store, releases[1].plan, MACHINES, np.full(len(MACHINES), NOW))
-    store.reads.clear()
-    with_rows = Question(MACHINES, NOW, rows=given)
-    answers = desk.scorer.score([with_rows, Question(["nobody"], NOW), with_rows])
-    assert store.reads == [["nobody"]]
-    plain, _ = desk.scorer.score([Question(MACHINES, NOW), Question(["nobody"], NOW)])
-    for place in (0, 2):
-        assert told(answers[place]) == told(plain)
-        assert {part.scored.source for part in answers[place]} == {"readings"}
-    assert {part.scored.source for part in answers[1]} == {"store"}
-    desk.until(lambda: sum(each.role == "shadow" for each in desk.logged) == 3)
-    assert all(each.source == "store" for each in desk.logged if each.role == "shadow")
-
-
 def test_latency_counts_from_each_requests_own_beginning(desk: Desk) -> None:
     began = time.perf_counter()
     questions = [Question(["m1"], NOW, began=began - 5), Question(["m2"], NOW, began=began - 7)]

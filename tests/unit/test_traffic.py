@@ -224,7 +224,7 @@ def test_a_kill_between_log_and_pointer_changes_neither_the_champion_nor_the_one
 def test_a_kill_before_the_traffic_is_made_up_for_by_a_rerun(folder: Path) -> None:
     write(folder, EVERYTHING)
     patch = pytest.MonkeyPatch()
-    killed_in(lambda: promote(folder, 2), lambda: patch.setattr(traffic, "write", die))
+    killed_in(lambda: promote(folder, 2), lambda: patch.setattr(traffic, "_write", die))
     assert (champion(folder), read(folder)) == ("v2", EVERYTHING)
     promote(folder, 2)
     assert read(folder) == EVERYTHING.without(2)
