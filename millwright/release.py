@@ -258,27 +258,48 @@ def verify(folder: Path) -> int:
     return len(rows)
 
 
+class Verification:
+    """Verifies a release as a service would meet it: in a process that has loaded nothing else.
+
+    It begins at once, so that something else can be done meanwhile.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "millwright", "releases", "verify", str(folder)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def finish(self) -> None:
+        """Wait for its end.
+
+        Raises:
+            ReleaseError: with what that process said.
+        """
+        try:
+            _, said = self._process.communicate(timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.communicate()
+            raise ReleaseError(
+                f"the release {self.folder} was not verified within {PATIENCE:g} s; train again, "
+                "or see what else keeps this machine busy"
+            ) from None
+        code = self._process.returncode
+        if code:
+            raise ReleaseError(said.strip() or f"verifying {self.folder} ended by {code}")
+
+
 def verify_in_fresh_process(folder: Path) -> None:
-    """Verify a release as a service would meet it: in a process that has loaded nothing else.
+    """Verify a release in a process of its own.
 
     Raises:
         ReleaseError: with what that process said.
     """
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "millwright", "releases", "verify", str(folder)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE,
-        )
-    except subprocess.TimeoutExpired:
-        raise ReleaseError(
-            f"the release {folder} was not verified within {PATIENCE:g} s; train again, or see "
-            "what else keeps this machine busy"
-        ) from None
-    if done.returncode:
-        raise ReleaseError(done.stderr.strip() or f"verifying {folder} ended by {done.returncode}")
+    Verification(folder).finish()
 
 
 def set_champion(folder: Path, release: Path) -> None:

@@ -61,6 +61,9 @@ def _serve(asked: argparse.Namespace) -> int:
         return _keep(where, fleet)
     if asked.supervise:
         return _supervise(asked, settings.serving)
+    from millwright.serving.releases import Prover, Releases
+
+    prove = Prover(pinned or _champion(where, fleet))
     # Late, so that other verbs do not wait for them; XGBoost, so that no prediction does.
     import xgboost  # noqa: F401
 
@@ -69,7 +72,6 @@ def _serve(asked: argparse.Namespace) -> int:
     from millwright.serving.app import Service
     from millwright.serving.features import open_reader
     from millwright.serving.keys import check_exposure, key_ring
-    from millwright.serving.releases import Releases
     from millwright.serving.supervision import Post
 
     post = None
@@ -83,7 +85,7 @@ def _serve(asked: argparse.Namespace) -> int:
         ring = key_ring(where)
         check_exposure(listening.getsockname()[0], ring)
         reader = open_reader(where, settings.serving.store_timeout_ms / 1000)
-        current = Releases(where.environment, fleet, where.releases(fleet), pinned)
+        current = Releases(where.environment, fleet, where.releases(fleet), pinned, prove)
         current.refresh()
         if pinned and current.refused:
             raise ReleaseError(current.refused)
@@ -101,6 +103,13 @@ def _serve(asked: argparse.Namespace) -> int:
         server.run(answering, listening)
     terminal.say("the service has ended")
     return 0
+
+
+def _champion(where: State, fleet: str) -> Path | None:
+    try:
+        return releases.champion(where.releases(fleet))
+    except ReleaseError:
+        return None  # it is told when releases are followed
 
 
 def _keep(where: State, fleet: str) -> int:

@@ -132,6 +132,25 @@ class Routes:
         return ((CHAMPION, self.champion), *canary, *self.tags.items(), *shadows)
 
 
+class Prover:
+    """Proves releases in processes of their own; that of `first` begins at once."""
+
+    def __init__(self, first: Path | None) -> None:
+        self._begun = releases.Verification(first) if first and first.is_dir() else None
+
+    def __call__(self, folder: Path) -> None:
+        """Prove a release.
+
+        Raises:
+            ReleaseError: it is broken, or predicts otherwise than it did.
+        """
+        begun, self._begun = self._begun, None
+        if begun and begun.folder == folder:
+            begun.finish()
+        else:
+            releases.verify_in_fresh_process(folder)
+
+
 class Releases:
     """The releases of one fleet in one environment, as the files beside them say.
 
