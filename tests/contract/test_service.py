@@ -195,6 +195,8 @@ def test_data_of_the_past_are_judged_by_the_clock_of_the_request(
         ({"machines": [1]}, 422, "machines.0: Input should be a valid string"),
         ({"machines": [""]}, 422, "machines.0: "),
         ({"machines": ["x" * 201]}, 422, "at most 200 characters"),
+        ({"machines": ["a\0b"]}, 422, "machines.0: must be without the character NUL"),
+        ({"machines": ["x"], "y" * 900: 1}, 422, f"{'y' * 200}...: Extra inputs"),
         ({"machines": [None] * 9}, 422, "machines.0: Input should be a valid string"),
         ({"machines": ["x"], "treshold": 1}, 422, "treshold: Extra inputs"),
         ({"machines": ["x"], "tag": "slow"}, 422, "there is no tag 'slow'; there are: none"),
@@ -233,11 +235,16 @@ def test_other_bodies_methods_and_paths_are_refused(server: Server) -> None:
             (client.post("/v1/predict", content=b'{"machines": ["\\ud800"]}', headers=kind), 400),
             (client.post("/v1/predict", content="[" * 100_000, headers=kind), 400),
             (client.post("/v1/predict", content=whole), 415),
+            (client.post("/v1/predict", json={}, headers={"content-encoding": "gzip"}), 415),
             (client.post("/v1/predict", content=whole + " " * 1_000_000, headers=kind), 413),
             (client.post("/v1/predict", content=in_parts(), headers=kind), 413),
             (client.get("/v1/predict"), 405),
             (client.post("/health"), 405),
             (client.get("/v2/predict"), 404),
+            (client.get("/v1/fleet/"), 404),
+            (client.get("/v1/fleet?asof=2025-01-31T12:00:00Z"), 422),
+            (client.get("/v1/fleet?limit=1&limit=2"), 422),
+            (client.get("/v1/machines/a%00b/predictions"), 422),
         ]
     for found, status in answers:
         assert found.status_code == status, found.text

@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import httpx
@@ -247,6 +249,33 @@ def test_a_folder_that_cannot_be_written_is_no_internal_error(
     said = asking(app, story)
     assert said.status_code == 409
     assert "No space left on device" in said.json()["error"]
+
+
+def test_two_who_divide_traffic_at_once_take_nothing_from_each_other(plant: Plant) -> None:
+    faults: list[Exception] = []
+
+    def often(*changes: Callable[[], None]) -> None:
+        try:
+            for change in changes * 20:
+                change()
+        except Exception as err:
+            faults.append(err)
+
+    threads = [
+        threading.Thread(
+            target=often, args=[partial(traffic.promote, plant.releases, each) for each in (2, 1)]
+        ),
+        threading.Thread(
+            target=often, args=[partial(traffic.write, plant.releases, Traffic(tags={"b": 3}))]
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+    assert traffic.read(plant.releases) == Traffic(tags={"b": 3})
+    assert release.champion(plant.releases) == plant.releases / "v1"
 
 
 def test_a_pinned_service_changes_nothing(plant: Plant) -> None:
