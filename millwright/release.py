@@ -282,8 +282,7 @@ class Verification:
         try:
             _, said = self._process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.communicate()
+            self.end()
             raise ReleaseError(
                 f"the release {self.folder} was not verified within {PATIENCE:g} s; train again, "
                 "or see what else keeps this machine busy"
@@ -291,6 +290,11 @@ class Verification:
         code = self._process.returncode
         if code:
             raise ReleaseError(said.strip() or f"verifying {self.folder} ended by {code}")
+
+    def end(self) -> None:
+        """Give it up."""
+        self._process.kill()
+        self._process.communicate()
 
 
 def verify_in_fresh_process(folder: Path) -> None:

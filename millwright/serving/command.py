@@ -61,17 +61,12 @@ def _serve(asked: argparse.Namespace) -> int:
         return _keep(where, fleet)
     if asked.supervise:
         return _supervise(asked, settings.serving)
-    from millwright.serving.releases import Prover, Releases
-
-    prove = Prover(pinned or _champion(where, fleet))
-    # Late, so that other verbs do not wait for them; XGBoost, so that no prediction does.
-    import xgboost  # noqa: F401
-
+    # Late, so that other verbs do not wait for them.
     from millwright.prediction_log.opening import open_log
     from millwright.serving import server
-    from millwright.serving.app import Service
     from millwright.serving.features import open_reader
     from millwright.serving.keys import check_exposure, key_ring
+    from millwright.serving.releases import Prover, Releases
     from millwright.serving.supervision import Post
 
     post = None
@@ -85,8 +80,14 @@ def _serve(asked: argparse.Namespace) -> int:
         ring = key_ring(where)
         check_exposure(listening.getsockname()[0], ring)
         reader = open_reader(where, settings.serving.store_timeout_ms / 1000)
-        current = Releases(where.environment, fleet, where.releases(fleet), pinned, prove)
-        current.refresh()
+        with Prover(pinned or _champion(where, fleet)) as prove:
+            # XGBoost takes a second to import, which no prediction is to wait for.
+            import xgboost  # noqa: F401
+
+            from millwright.serving.app import Service
+
+            current = Releases(where.environment, fleet, where.releases(fleet), pinned, prove)
+            current.refresh()
         if pinned and current.refused:
             raise ReleaseError(current.refused)
         log = open_log(where, fleet)

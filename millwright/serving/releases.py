@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -133,10 +133,21 @@ class Routes:
 
 
 class Prover:
-    """Proves releases in processes of their own; that of `first` begins at once."""
+    """Proves releases in processes of their own; that of `first` begins at once.
+
+    One that was begun and never asked for ends with the block.
+    """
 
     def __init__(self, first: Path | None) -> None:
         self._begun = releases.Verification(first) if first and first.is_dir() else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._begun:
+            self._begun.end()
+            self._begun = None
 
     def __call__(self, folder: Path) -> None:
         """Prove a release.
