@@ -38,15 +38,8 @@ from millwright.serving.rate import Limit
 from millwright.serving.readiness import Readiness
 from millwright.serving.readings_request import ReadingsRequest
 from millwright.serving.releases import Releases
-from millwright.serving.scoring import (
-    Answer,
-    NoReleaseError,
-    Question,
-    Scored,
-    Scorer,
-    Scoring,
-    Waiting,
-)
+from millwright.serving.scorer import Scorer, Waiting
+from millwright.serving.scoring import Answer, NoReleaseError, Question, Scored, Scoring
 from millwright.serving.supervision import HEARTBEAT, Post
 from millwright.serving.workers import Workers
 from millwright.settings import Serving, State

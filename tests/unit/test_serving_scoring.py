@@ -14,23 +14,15 @@ from serving_parts import ENCODER, HOUR, NOW, ROW, VIEWS, Memory, loaded, whole
 from millwright.encoder import Encoder, Matrix, Scores
 from millwright.errors import InputError, MillwrightError
 from millwright.release import Release, ServedView
-from millwright.serving import scoring
+from millwright.serving import scorer
 from millwright.serving.features import read
 from millwright.serving.plan import Cells, MistypedError, Plan
 from millwright.serving.policy import Policy
 from millwright.serving.predictions import OUTCOMES
 from millwright.serving.releases import Loaded, Routes
 from millwright.serving.rows import Moments
-from millwright.serving.scoring import (
-    LARGE,
-    Answer,
-    Ids,
-    NoReleaseError,
-    Question,
-    Scored,
-    Scorer,
-    Waiting,
-)
+from millwright.serving.scorer import LARGE, Scorer, Waiting
+from millwright.serving.scoring import Answer, Ids, NoReleaseError, Question, Scored
 from millwright.traffic import Canary, Traffic
 
 CANARY = Canary(version=2, percent=50)
@@ -401,7 +393,7 @@ def test_a_shadow_that_fails_harms_no_answer_and_no_other_shadow_and_is_counted(
 def test_shadows_that_cannot_keep_up_are_left_out_and_counted(
     releases: dict[int, Loaded], store: Gated, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scoring, "MOST_SHADOWED", 3)
+    monkeypatch.setattr(scorer, "MOST_SHADOWED", 3)
     entered, may_end = threading.Event(), threading.Event()
 
     def slow(scored: Scored) -> None:
