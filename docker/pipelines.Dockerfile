@@ -27,6 +27,7 @@ COPY LICENSE run.py ./
 # What `python -m millwright doctor` holds the installed packages against.
 COPY requirements/runtime.txt requirements/dev.txt requirements/
 COPY configs configs
+COPY docker/kubernetes docker/kubernetes
 COPY feature_repo feature_repo
 COPY pipelines pipelines
 COPY steps steps

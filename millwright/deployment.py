@@ -1,7 +1,8 @@
-"""Putting a release into service, and taking it back unless it answers as it should.
+"""Putting a release into service, when it has shown that it answers as it should.
 
-As it should means: the service predicts real machines, by what it reads online, just as the release
-does by what the offline store knew at the same time.
+As it should means: by what is online, it predicts real machines just as it does by what the offline
+store knew at the same time. That is compared by the service's own code before anything is changed,
+and with the service itself afterwards; whatever goes wrong then, the former champion is back.
 """
 
 import os
@@ -17,12 +18,14 @@ import pandas as pd
 from millwright import manifests, terminal, traffic
 from millwright import release as releases
 from millwright.configuration import Strict
-from millwright.errors import MillwrightError, ReleaseError
+from millwright.errors import MillwrightError, ReleaseError, first_line
+from millwright.keys import file as keys
 from millwright.project import Project
 from millwright.release import TOLERANCE
 from millwright.serving import background
 
 MACHINES = 50  # that are asked about
+SERVICE = "MILLWRIGHT_SERVICE_URL"  # where the service runs, if it is not started here
 CONTEXT = "MILLWRIGHT_KUBERNETES_CONTEXT"
 APPLY = "MILLWRIGHT_KUBERNETES_APPLY"  # `true` has a deployment apply its manifests itself
 
@@ -55,78 +58,125 @@ class Surroundings:
     features: Features
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Some machines, a time, and what a release makes of what was known of them then."""
+
+    machines: Sequence[str]
+    as_of: datetime
+    expected: Mapping[str, float]
+
+
 def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
-    """Make a release the champion, have the service answer by it, and compare its answers.
+    """Compare a release, make it the champion, and have the service answer by it.
 
     Raises:
         InputError: there is no such release.
-        ReleaseError: it does not answer as it should; the former champion is back in service.
+        ReleaseError: it does not answer as it should; the former champion is in service.
     """
     folder = project.state.releases(project.fleet.name)
-    path, before = traffic.named(folder, version), releases.champion(folder)
-    around.put(path)
+    path = traffic.named(folder, version)
+    sample = _sample(project, path, around.features)
+    compared, worst = _compare(project, _scored_here(project, path, sample), sample)
+    before, split = releases.champion(folder), traffic.read(folder)
     try:
+        around.put(path)
         url = _served(project, version)
-        compared, worst = _compare(project, path, url, around.features)
-    except MillwrightError as err:
-        raise ReleaseError(f"{err}\n{_taken_back(project, version, before)}") from err
+        if url and _may_ask(project):
+            compared, worst = _compare(project, _asked(url, version, sample), sample)
+    except Exception as err:
+        said = str(err) if isinstance(err, MillwrightError) else first_line(err)
+        back = traffic.take_back(folder, version, before, split)
+        raise ReleaseError(f"{said}\n{back}") from err
     return Deployment(
         status="deployed",
         version=version,
         url=url,
         compared=compared,
         largest_difference=worst,
-        manifests=_manifests(project, version),
+        manifests=_manifests(project, version, before),
     )
 
 
 def _served(project: Project, version: int) -> str | None:
-    """Where the service answers by that version, if it is to run on this machine."""
-    if not project.settings.serving.start:
+    """Where the service answers by that version, if it is known where it runs."""
+    url = os.environ.get(SERVICE, "").rstrip("/")
+    if not url and not project.settings.serving.start:
         return None
-    url = background.ensure(project.state, project.fleet.name, terminal.say)
+    url = url or background.ensure(project.state, project.fleet.name, terminal.say)
     background.await_release(url, version)
     return url
 
 
-def _compare(
-    project: Project, path: Path, url: str | None, features: Features
-) -> tuple[int, float]:
-    """How many machines were compared, and the largest difference of their probabilities."""
+def _may_ask(project: Project) -> bool:
+    """Whether the service answers this process: it asks for keys as soon as there are any."""
+    return bool(os.environ.get(background.KEY)) or not keys.place(project.state).exists()
+
+
+def _sample(project: Project, path: Path, features: Features) -> Sample:
+    """Machines from all over the fleet, as of the newest features, by the offline store."""
     observed = project.offline.observed()["machine_id"].sort_values().tolist()
     spread = np.unique(np.linspace(0, len(observed) - 1, min(MACHINES, len(observed))).astype(int))
     machines, as_of = [observed[place] for place in spread], project.offline.known_until()
-    online = _asked(url, machines, as_of) if url else _scored_here(project, path, machines, as_of)
-    offline = _offline(path, machines, as_of, features)
-    known = {machine: each for machine, each in online.items() if each is not None}
-    if not known:
+    release = releases.load(path)
+    cutoffs = pd.DataFrame({"machine_id": machines}, dtype="object")
+    cutoffs["event_timestamp"] = pd.Timestamp(as_of)
+    frame = features(cutoffs, release.manifest.feature_service)
+    timed = [
+        name
+        for view in release.manifest.views
+        for name in view.features
+        if view.time_to_live is not None
+    ]
+    known = frame[timed].notna().any(axis=1).tolist()
+    scores = release.score(release.manifest.encoder.encode(frame)).tolist()
+    expected = {m: each for m, each, knows in zip(machines, scores, known, strict=True) if knows}
+    return Sample(machines, as_of, expected)
+
+
+def _compare(project: Project, online: Predictions, sample: Sample) -> tuple[int, float]:
+    """How many machines were compared, and the largest difference of their probabilities.
+
+    A machine that the settings refuse for its old or missing features counts for nothing.
+    """
+    serving = project.settings.serving
+    refuses = "refuse" in (serving.stale, serving.missing)
+    known = {m: each for m, each in online.items() if each is not None and m in sample.expected}
+    left_out = [m for m in sample.expected if m not in known and m in online]
+    if not known or (left_out and not refuses):
+        missing = left_out[0] if left_out else "of the sample"
         raise ReleaseError(
-            f"the service predicts not one of {len(machines)} machines as of {as_of.isoformat()}; "
-            f"bring their features online: python run.py --pipeline features --fleet "
-            f"{project.fleet.name} --stack {project.state.environment}"
+            f"machine {missing} is not predicted by what is online as of "
+            f"{sample.as_of.isoformat()}, though the offline store has its features; bring them "
+            f"online: python run.py --pipeline features --fleet {project.fleet.name} --stack "
+            f"{project.state.environment}"
         )
-    differences = {machine: abs(each - offline[machine]) for machine, each in known.items()}
+    differences = {machine: abs(each - sample.expected[machine]) for machine, each in known.items()}
     machine = max(differences, key=lambda each: differences[each])
     if not differences[machine] <= TOLERANCE:
         raise ReleaseError(
-            f"the service predicts {known[machine]:.6g} for machine {machine} as of "
-            f"{as_of.isoformat()}, and the offline features give {offline[machine]:.6g}"
+            f"{known[machine]:.6g} is predicted online for machine {machine} as of "
+            f"{sample.as_of.isoformat()}, and the offline features give "
+            f"{sample.expected[machine]:.6g}"
         )
     return len(known), differences[machine]
 
 
-def _asked(url: str, machines: Sequence[str], as_of: datetime) -> Predictions:
-    body = {"machines": list(machines), "as_of": as_of.isoformat()}
+def _asked(url: str, version: int, sample: Sample) -> Predictions:
+    """What the service predicts by a release; machines of the canary are none of its."""
+    body = {"machines": list(sample.machines), "as_of": sample.as_of.isoformat()}
     status, said = background.ask(url, "/v1/predict", body)
     if status != 200:
         raise ReleaseError(f"the service at {url} answers {status}: {said.get('error', 'nothing')}")
-    return {each["machine"]: each["probability"] for each in said["predictions"]}
+    return {
+        each["machine"]: each["probability"]
+        for each in said["predictions"]
+        if each["version"] == version
+    }
 
 
-def _scored_here(
-    project: Project, path: Path, machines: Sequence[str], as_of: datetime
-) -> Predictions:
-    """The same without the service, where it runs elsewhere: by its code, in this process."""
+def _scored_here(project: Project, path: Path, sample: Sample) -> Predictions:
+    """What the service will predict, by its code in this process."""
     from millwright.serving.answers import micros
     from millwright.serving.features import open_reader
     from millwright.serving.policy import Policy
@@ -134,53 +184,42 @@ def _scored_here(
     from millwright.serving.scoring import Question, Scoring
 
     serving = project.settings.serving
-    used = Releases(project.state.environment, project.fleet.name, path.parent, path)
+    used = Releases(
+        project.state.environment, project.fleet.name, path.parent, path, prove=releases.check
+    )
     used.refresh()
+    if used.refused:
+        raise ReleaseError(used.refused)
     reader = open_reader(project.state, background.ANSWER)
     scoring = Scoring(used, reader, Policy(serving.stale, serving.missing), lambda _: None)
-    (answer,) = scoring.score([Question(machines, micros(as_of))])
+    (answer,) = scoring.score([Question(sample.machines, micros(sample.as_of))])
     found = [float(part.scored.probabilities[part.row]) for part in answer]
     return {
         machine: None if np.isnan(each) else each
-        for machine, each in zip(machines, found, strict=True)
+        for machine, each in zip(sample.machines, found, strict=True)
     }
 
 
-def _offline(
-    path: Path, machines: Sequence[str], as_of: datetime, features: Features
-) -> Mapping[str, float]:
-    release = releases.load(path)
-    cutoffs = pd.DataFrame({"machine_id": list(machines)}, dtype="object")
-    cutoffs["event_timestamp"] = pd.Timestamp(as_of)
-    frame = features(cutoffs, release.manifest.feature_service)
-    scores = release.score(release.manifest.encoder.encode(frame))
-    return dict(zip(machines, scores.tolist(), strict=True))
+def _manifests(project: Project, version: int, before: Path | None) -> str | None:
+    """The manifests that name the release, where the service runs in a cluster.
 
-
-def _taken_back(project: Project, version: int, before: Path | None) -> str:
-    """Have the former champion answer again; what became of it, in a sentence."""
-    folder, fleet = project.state.releases(project.fleet.name), project.fleet.name
-    if before is None:
-        (folder / releases.POINTER).unlink(missing_ok=True)
-        return f"v{version} is not in service, and there was no champion before it"
-    if before.name == f"v{version}":
-        return f"v{version} was the champion before, and stays"
-    traffic.promote(folder, int(before.name[1:]))
-    url = background.address(project.state, fleet)
-    if url:
-        background.await_release(url, int(before.name[1:]))
-    return f"rolled back: {before.name} is the champion again"
-
-
-def _manifests(project: Project, version: int) -> str | None:
-    """The manifests that name the release, where the service runs in a cluster."""
+    The release is in service by then, as far as this machine can say so: what is wrong with the
+    manifests is told, and undoes nothing.
+    """
     if project.settings.servers != "elsewhere":
         return None
     where, context = project.state, os.environ.get(CONTEXT)
     target = where.root / project.fleet.name / "manifests" / f"v{version}"
-    folder = manifests.write(target, where.environment, version)
-    if os.environ.get(APPLY) == "true":
-        terminal.say(manifests.apply(folder, context).rstrip())
-    else:
-        terminal.say(f"to apply: {' '.join(manifests.command(folder, context))}")
+    serving = int(before.name[1:]) if before else version
+    try:
+        folder = manifests.write(target, where.environment, version, serving)
+        steps = manifests.steps(folder, version, context)
+        if os.environ.get(APPLY) == "true":
+            for words in steps:
+                terminal.say(manifests.run(words).rstrip())
+        else:
+            terminal.say("to apply:\n" + "\n".join(" ".join(words) for words in steps))
+    except (OSError, MillwrightError) as err:
+        terminal.warn(f"the manifests of v{version} are not applied: {err}")
+        return None
     return str(folder)

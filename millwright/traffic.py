@@ -134,6 +134,25 @@ def promote(folder: Path, version: int) -> None:
             _write(folder, before.without(version))
 
 
+def take_back(folder: Path, version: int, before: Path | None, split: Traffic) -> str:
+    """Undo a promotion that went wrong, unless another came after it; what became of it, in words.
+
+    The log keeps its line, and `former` passes over it.
+    """
+    with _changing(folder):
+        present = releases.champion(folder)
+        if present is None or present.name != f"v{version}":
+            return f"{present.name if present else 'no release'} is the champion"
+        if before is None:
+            (folder / releases.POINTER).unlink()
+            return f"v{version} is no champion any more; a service that runs answers by it still"
+        if before.name == present.name:
+            return f"v{version} was the champion before, and stays"
+        releases.set_champion(folder, before)
+        _write(folder, split)
+        return f"rolled back: {before.name} is the champion again"
+
+
 def former(folder: Path) -> int:
     """The champion before the present one.
 

@@ -51,8 +51,6 @@ def predict(booster: xgboost.Booster, matrix: Matrix) -> Scores:
             ctypes.byref(values),
         )
     )
-    if not len(rows):
-        return np.empty(0)
     # The values are XGBoost's own, until its next call in this thread.
     return np.ctypeslib.as_array(values, (len(rows),)).astype(np.float64)
 

@@ -25,7 +25,7 @@ class ScoredBatch:
         asked_at: when each request came, int64 microseconds since 1970 UTC, shape (n,).
         as_of: the time that each request is about, likewise.
         latency: seconds from a request's arrival to its score, float64, shape (n,).
-        statuses: `ok`, `degraded` or `unknown`.
+        statuses: as `serving.predictions.OUTCOMES` has them.
         threshold: at which a probability is an alarm.
         probabilities: float64, shape (n,), NaN where nothing was predicted.
         matrix: float32, shape (n, columns), NaN where a feature was missing.

@@ -7,7 +7,8 @@ not to pass them on (docs/deployment.md). Whatever is not named here changes som
 somebody says otherwise, and takes the role `operate`.
 
 Without keys the service answers this machine alone: a client of an address here that also calls it
-by a name of here. A page of the web that has its own name lead to 127.0.0.1, or a proxy, does not.
+by a name of here. A page of the web, also one whose own name leads to 127.0.0.1, or a proxy, does
+not.
 """
 
 import math
@@ -132,8 +133,11 @@ def _valid(key: Key | None) -> Key:
 
 
 def _refuse_elsewhere(scope: Scope) -> None:
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"localhost")
-    if not (_is_here(_address(scope)) and _is_here(_name(host))):
+    headers = dict(scope["headers"])
+    host, origin = headers.get(b"host", b"localhost"), headers.get(b"origin")
+    # What a browser sends for a page names where the page is from.
+    page = origin is not None and not _is_here(_name(origin.partition(b"://")[2]))
+    if page or not (_is_here(_address(scope)) and _is_here(_name(host))):
         raise HTTPException(
             403, f"without keys this machine alone is answered, as localhost; make one: {WAY_OUT}"
         )

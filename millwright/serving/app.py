@@ -10,7 +10,6 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import TypeVar
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -49,8 +48,6 @@ FOLLOWING = 0.25  # seconds between two looks at which releases should be in use
 THREADS = 2
 SENT_DEADLINE = 5.0  # seconds for features of readings that are sent
 CLOSING = 5.0  # seconds that the prediction log has to bring away what it can, in the end
-
-Result = TypeVar("Result")
 
 
 class Service:

@@ -6,6 +6,7 @@ In its folder, `.millwright/<environment>/<fleet>/service`, lie its log, its rec
 import http.client
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -38,10 +39,12 @@ Say = Callable[[str], None]
 PORTS = range(8000, 8100)
 # What the service is told of where everything is.
 VARIABLES = (
-    "MILLWRIGHT_FLEETS", "MILLWRIGHT_KEYS", "MILLWRIGHT_POSTGRES_URL", "MILLWRIGHT_REDIS_URL",
+    "MILLWRIGHT_FLEETS", "MILLWRIGHT_JOURNAL", "MILLWRIGHT_KEYS", "MILLWRIGHT_POSTGRES_URL",
+    "MILLWRIGHT_REDIS_URL",
 )  # fmt: skip
 PATIENCE = 60.0  # seconds that a service has to answer, or to serve another release
 PAUSE = 0.05
+KEY = "MILLWRIGHT_KEY"  # what this process shows, where the service asks for keys
 ANSWER = 5.0  # seconds for one answer
 
 
@@ -117,7 +120,7 @@ def await_release(url: str, version: int, patience: float = PATIENCE) -> None:
         used = (said.get("release") or {}).get("version")
         if status == 200 and used == version:
             return
-        if said.get("refused") and used != version:
+        if used != version and re.search(rf"/v{version}\b", said.get("refused") or ""):
             raise MillwrightError(f"the service at {url} refuses v{version}: {said['refused']}")
         time.sleep(PAUSE)
     reason = said.get("reason") if said else None
@@ -131,7 +134,7 @@ def ask(url: str, path: str, body: Any = None, key: str | None = None) -> tuple[
     """What a service answers: the status, and the JSON that came with it; 0 if there is none."""
     place = urlsplit(url)
     headers = {"Content-Type": "application/json", "User-Agent": "millwright"}
-    key = key or os.environ.get("MILLWRIGHT_KEY")
+    key = key or os.environ.get(KEY)
     if key:
         headers["Authorization"] = f"Bearer {key}"
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection

@@ -124,7 +124,7 @@ def _stop(asked: argparse.Namespace, where: State) -> int:
     from millwright.serving import background
 
     there = sorted(path.parent.name for path in where.root.glob("*/service"))
-    fleets = [asked.fleet] if asked.fleet else there
+    fleets = [fleet for fleet in there if asked.fleet in (None, fleet)]
     if not [fleet for fleet in fleets if background.stop(where, fleet, terminal.say)]:
         terminal.say(f"no service of environment {where.environment} runs here")
     return 0

@@ -18,6 +18,7 @@ import numpy as np
 
 from millwright.serving.answers import described, expected_cost, micros
 from millwright.serving.predictions import OUTCOMES
+from millwright.serving.releases import Routes
 from millwright.serving.scoring import NoReleaseError, Part, Question, Scoring
 
 TOGETHER = 500  # machines that are read and scored at once
@@ -27,8 +28,9 @@ DATED = 8  # overviews of past times that are kept
 
 @dataclass(frozen=True)
 class Overview:
-    """What was found, the most urgent machines first; `made` is the clock's time in seconds."""
+    """What was found by `routes`, the most urgent machines first; `made` is the clock's seconds."""
 
+    routes: Routes | None
     made: float
     as_of: int
     parts: tuple[Part, ...]
@@ -66,15 +68,17 @@ class Fleet:
         """
         asked = None if as_of is None else micros(as_of)
         with self._making:
-            kept = self._kept.get(asked)
-            if kept is None or time.monotonic() - kept.made > KEPT:
-                self._kept.pop(asked, None)
-                self._kept[asked] = self._made(asked)
-                for old in list(self._kept)[:-DATED]:
-                    del self._kept[old]
-            return self._kept[asked]
+            routes = self.scoring.releases.routes
+            kept = self._kept.pop(asked, None)
+            new = kept and kept.routes is routes and time.monotonic() - kept.made <= KEPT
+            if kept is None or not new:
+                kept = self._made(asked, routes)
+            self._kept[asked] = kept
+            for old in list(self._kept)[:-DATED]:
+                del self._kept[old]
+            return kept
 
-    def _made(self, asked: int | None) -> Overview:
+    def _made(self, asked: int | None, routes: Routes | None) -> Overview:
         as_of = micros(datetime.now(UTC)) if asked is None else asked
         parts = [
             part
@@ -90,6 +94,7 @@ class Fleet:
             for manifest in [part.scored.loaded.release.manifest]
         ]
         return Overview(
+            routes=routes,
             made=time.monotonic(),
             as_of=as_of,
             parts=tuple(known),

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, WithJsonSchem
 from pydantic_core import PydanticCustomError
 
 from millwright.configuration import Strict
-from millwright.serving.predictions import MOST_REASONS
+from millwright.serving.predictions import MOST_REASONS, Machine, Text
 from millwright.traffic import Tag
 
 MOST_MACHINES = 100
@@ -49,7 +49,6 @@ def _cell(value: object) -> float | str | None:
     return value
 
 
-Machine = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 Moment = Annotated[
     datetime | int,
     PlainValidator(_moment),
@@ -61,7 +60,6 @@ Cell = Annotated[
     PlainValidator(_cell),
     WithJsonSchema({"type": ["number", "string", "null"]}),
 ]
-Text = Annotated[str, Field(min_length=1, max_length=200, strict=True)]
 
 
 class TelemetryRow(BaseModel):

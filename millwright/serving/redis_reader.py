@@ -121,11 +121,12 @@ class RedisReader:
         """Machines that are read together share their times: each is understood once."""
         if time is None:
             return NEVER
-        if time not in self._times:
+        found = self._times.get(time)
+        if found is None:
             if len(self._times) >= KNOWN_TIMES:
                 self._times.clear()
-            self._times[time] = microseconds(time)
-        return self._times[time]
+            found = self._times[time] = microseconds(time)
+        return found
 
 
 def _literally(text: bytes) -> bytes:

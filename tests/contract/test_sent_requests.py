@@ -309,7 +309,7 @@ def test_without_a_time_each_machine_is_asked_about_its_newest_cycle() -> None:
     assert found.columns["load_mean_1c"].tolist() == [4, 8]
 
 
-HOSTILE = ["'; DROP TABLE telemetry; --", '"', "$1", "\\", "\x00", "é漢", "0", "1"]
+HOSTILE = ["'; DROP TABLE telemetry; --", '"', "$1", "\\", "\x01", "é漢", "0", "1"]
 
 
 def test_machines_are_called_as_they_like() -> None:

@@ -212,6 +212,9 @@ def test_dashboards_ask_only_for_metrics_that_are_documented() -> None:
     used = {name for query in queries for name in re.findall(r"millwright_[a-z_]+", query)}
     assert used
     assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in used} <= documented
+    labels = {label for query in queries for label in re.findall(r"(\w+)=~?'", query)}
+    assert labels
+    assert labels <= set(re.findall(r"`([a-z_]+)`", DOCUMENT))
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

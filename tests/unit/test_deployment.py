@@ -1,0 +1,180 @@
+"""A deployment compares before it changes anything, and takes back what goes wrong afterwards."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from raw_tables import plant
+
+from millwright import deployment, release, traffic
+from millwright.deployment import Sample, Surroundings, deploy
+from millwright.errors import ReleaseError
+from millwright.serving import background
+from millwright.settings import Serving, State
+from millwright.traffic import Canary, Traffic
+
+START = datetime(2025, 1, 31, tzinfo=UTC)
+MACHINES = ["a", "b", "c"]
+EXPECTED = {"a": 0.1, "b": 0.2}  # of c the offline store knows nothing
+
+
+class Plant:
+    """A fleet with three releases, the second of them in service, and what is predicted online."""
+
+    def __init__(self, home: Path, **serving: Any) -> None:
+        self.state = State(home, "local")
+        self.folder = self.state.releases("plant")
+        for version in (1, 2, 3):
+            (self.folder / f"v{version}").mkdir(parents=True)
+        for version in (1, 2):
+            traffic.promote(self.folder, version)
+        self.online: dict[str, float | None] = {**EXPECTED, "c": None}
+        settings = SimpleNamespace(serving=Serving.model_validate(serving), servers="none")
+        self.project: Any = SimpleNamespace(fleet=plant(), state=self.state, settings=settings)
+
+    @property
+    def champion(self) -> str | None:
+        path = release.champion(self.folder)
+        return path.name if path else None
+
+    def put(self, path: Path) -> None:
+        traffic.promote(self.folder, int(path.name[1:]))
+
+    def deploy(self, put: Callable[[Path], object] | None = None) -> deployment.Deployment:
+        return deploy(self.project, 3, Surroundings(put or self.put, lambda *_: pd.DataFrame()))
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
+    """A plant whose service runs elsewhere; the stores and the model are not what is tested."""
+    made = Plant(tmp_path, start=False)
+    monkeypatch.delenv(deployment.SERVICE, raising=False)
+    monkeypatch.setattr(deployment, "_sample", lambda *_: Sample(MACHINES, START, EXPECTED))
+    monkeypatch.setattr(deployment, "_scored_here", lambda *_: made.online)
+    return made
+
+
+def test_a_release_that_answers_as_it_should_is_the_champion(here: Plant) -> None:
+    found = here.deploy()
+    assert (found.status, found.version, found.compared) == ("deployed", 3, 2)
+    assert found.largest_difference == 0
+    assert here.champion == "v3"
+
+
+@pytest.mark.parametrize(
+    ("online", "said"),
+    [
+        ({"a": 0.1, "b": 0.2001}, "0.2001 is predicted online for machine b"),
+        ({"a": 0.1, "b": None}, "machine b is not predicted"),
+        ({"a": None, "b": None}, "machine a is not predicted"),
+        ({"a": float("nan"), "b": 0.2}, "is predicted online for machine a"),
+    ],
+)
+def test_what_is_predicted_otherwise_changes_nothing(
+    here: Plant, online: dict[str, float | None], said: str
+) -> None:
+    here.online = online
+    before = (here.folder / traffic.LOG).read_text()
+    with pytest.raises(ReleaseError, match=said):
+        here.deploy()
+    assert here.champion == "v2"
+    assert (here.folder / traffic.LOG).read_text() == before
+
+
+def test_a_machine_that_the_settings_refuse_stops_nothing(tmp_path: Path, here: Plant) -> None:
+    here.project.settings.serving = Serving(stale="refuse", start=False)
+    here.online = {"a": 0.1, "b": None}
+    assert here.deploy().compared == 1
+
+
+def test_whatever_goes_wrong_afterwards_the_former_champion_is_back(here: Plant) -> None:
+    split = Traffic(canary=Canary(version=1, percent=10), shadow=(3,))
+    traffic.write(here.folder, split)
+
+    def put(path: Path) -> None:
+        here.put(path)
+        raise KeyError("a library's own error")
+
+    with pytest.raises(ReleaseError, match=r"a library's own error.*\n.*rolled back: v2"):
+        here.deploy(put)
+    assert here.champion == "v2"
+    assert traffic.read(here.folder) == split
+    assert traffic.former(here.folder) == 1  # and not what was just taken back
+
+
+def test_a_champion_that_somebody_else_has_named_meanwhile_stays(here: Plant) -> None:
+    def put(path: Path) -> None:
+        here.put(path)
+        traffic.promote(here.folder, 1)
+        raise OSError("too late")
+
+    with pytest.raises(ReleaseError, match="v1 is the champion"):
+        here.deploy(put)
+    assert here.champion == "v1"
+
+
+def test_without_a_champion_before_there_is_none_afterwards(here: Plant) -> None:
+    (here.folder / release.POINTER).unlink()
+
+    def put(path: Path) -> None:
+        here.put(path)
+        raise OSError("no space")
+
+    with pytest.raises(ReleaseError, match="v3 is no champion any more"):
+        here.deploy(put)
+    assert here.champion is None
+
+
+def test_the_service_is_asked_for_the_machines_that_the_release_answers_for(
+    here: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = {
+        "predictions": [
+            {"machine": "a", "probability": 0.9, "version": 1},  # the canary's
+            {"machine": "b", "probability": 0.2, "version": 3},
+            {"machine": "c", "probability": None, "version": 3},
+        ]
+    }
+    waited: list[tuple[str, int]] = []
+    monkeypatch.setenv(deployment.SERVICE, "http://127.0.0.1:9/")
+    monkeypatch.setattr(background, "await_release", lambda url, v: waited.append((url, v)))
+    monkeypatch.setattr(background, "ask", lambda *_: (200, said))
+    found = here.deploy()
+    assert waited == [("http://127.0.0.1:9", 3)]
+    assert (found.url, found.compared) == ("http://127.0.0.1:9", 1)
+
+
+def test_a_service_that_asks_for_a_key_is_only_waited_for(
+    here: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here.state.root.mkdir(parents=True, exist_ok=True)
+    here.state.keys.write_text("{}")
+    monkeypatch.delenv(background.KEY, raising=False)
+    monkeypatch.setenv(deployment.SERVICE, "http://127.0.0.1:9")
+    monkeypatch.setattr(background, "await_release", lambda *_: None)
+    assert here.deploy().compared == 2
+
+
+@pytest.mark.parametrize(
+    ("refused", "given_up"),
+    [("the release /x/v3 was changed", True), ("fleet has no champion", False),
+     ("the release /x/v9 is broken", False)],
+)  # fmt: skip
+def test_only_what_is_said_of_the_release_ends_the_waiting_for_it(
+    monkeypatch: pytest.MonkeyPatch, refused: str, given_up: bool
+) -> None:
+    answers = [
+        (503, {"release": {"version": 2}, "refused": refused}),
+        (200, {"release": {"version": 3}, "refused": None}),
+    ]
+    monkeypatch.setattr(background, "ask", lambda *_: answers.pop(0))
+    if given_up:
+        with pytest.raises(Exception, match="refuses v3"):
+            background.await_release("http://x", 3, 5)
+    else:
+        background.await_release("http://x", 3, 5)
+        assert not answers
