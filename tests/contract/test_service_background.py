@@ -203,7 +203,9 @@ def test_the_process_that_answers_is_killed_thrice_and_one_that_stands_by_takes_
             children(plant)[0].kill()
             count = len([each for each in answers if each[0] == 200])
             until(lambda: len([each for each in answers if each[0] == 200]) > count + 20)  # noqa: B023
-    failed = [each for each in answers if each != (200, of(plant, 1))]
+    # Who stands by follows the champion, and may be a moment behind when it takes over.
+    right = {(200, of(plant, version)) for version in (1, 2)}
+    failed = [each for each in answers if each not in right]
     assert {status for status, _ in failed} <= {0}
     assert len(failed) <= 3 * CLIENTS  # those in flight
 

@@ -174,7 +174,8 @@ def test_feast_reads_the_newest_features_as_the_document_says(clone: Clone, trai
 
 
 def test_zenml_holds_the_runs_and_what_they_made(inventory: dict[str, Any]) -> None:
-    runs = inventory["zenml"]["runs"]
+    # Batch inference is tested in a copy of this home, whose ZenML is the same.
+    runs = [run for run in inventory["zenml"]["runs"] if run["pipeline"] != "inference"]
     assert [run["pipeline"] for run in runs] == ["ingest", "features", "training"]
     assert {run["status"] for run in runs} == {"completed"}
     assert {"report", "model_card", "decision", "judgement"} <= set(runs[-1]["artifacts"])

@@ -12,6 +12,7 @@ from millwright.configuration import Strict, load, nearest
 from millwright.errors import ConfigurationError
 from millwright.fleet import Fleet
 from millwright.gate import Limits
+from millwright.inference.settings import Inference
 from millwright.project import Training
 from millwright.settings import REPOSITORY, Settings
 from millwright.stack_file import StackFile
@@ -227,7 +228,7 @@ def test_faults_of_keys_together_stand_each_on_its_line(write: Write) -> None:
 def test_every_configuration_file_of_the_repository_is_read_by_a_section() -> None:
     sections: dict[str, type[BaseModel]] = {
         "fleets": Fleet, "settings.yaml": Settings, "stack.yaml": StackFile,
-        "training.yaml": Training, "gate.yaml": Limits,
+        "training.yaml": Training, "gate.yaml": Limits, "inference.yaml": Inference,
     }  # fmt: skip
     # Feast reads its own, with what this machine has in place of its variables.
     for path in set(CONFIGS.rglob("*.yaml")) - set(CONFIGS.rglob("feature_store.yaml")):
