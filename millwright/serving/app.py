@@ -70,6 +70,7 @@ class Service:
         self.deadline = settings.deadline_ms / 1000
         self.metrics = Metrics(self._gauges)
         self.workers = Workers(THREADS)
+        self._telling = Workers(1)
         self.readiness = Readiness(releases, reader)
         policy = Policy(settings.stale, settings.missing)
         self.scorer = Scorer(releases, reader, policy, self._logged, self._deliver)
@@ -167,7 +168,14 @@ class Service:
 
     async def expose(self, _: Request) -> Response:
         """Figures for Prometheus."""
-        text = self.metrics.text(self.releases.routes, self.releases.refused)
+
+        def told() -> bytes:  # the log tells of itself after a write that the disk may keep waiting
+            return self.metrics.text(self.releases.routes, self.releases.refused)
+
+        try:
+            text = await self._telling.run(told, self.deadline)
+        except TimeoutError:
+            raise _unavailable(f"no figures within {self.deadline:g} s; ask again") from None
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def describe(self, _: Request) -> Response:

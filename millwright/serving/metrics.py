@@ -38,6 +38,7 @@ class Metrics(Collector):
 
     def __init__(self, gauges: Gauges = dict) -> None:
         self._gauges = gauges
+        self._counted: dict[str, tuple[str, float]] = {}
         self._lock = threading.Lock()
         self.requests: Counter[tuple[str, str]] = Counter()
         self.seconds = Histogram(SECONDS)
@@ -74,8 +75,9 @@ class Metrics(Collector):
 
     def text(self, routes: Routes | None, refused: str | None) -> bytes:
         """The exposition, with what is in use at this moment."""
+        gauges = self._gauges()  # before the lock: what others count may wait for a disk
         with self._lock:
-            self.routes, self.refused = routes, refused is not None
+            self.routes, self.refused, self._counted = routes, refused is not None, gauges
             return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
@@ -110,7 +112,7 @@ class Metrics(Collector):
             "millwright_release_refused", "1 while something is in use that should not be",
             value=int(self.refused),
         )  # fmt: skip
-        for name, (text, value) in self._gauges().items():
+        for name, (text, value) in self._counted.items():
             yield GaugeMetricFamily(f"millwright_{name}", text, value=value)
 
 
