@@ -13,7 +13,9 @@ from millwright.services import postgres, redis_server
 from millwright.services.addresses import Addresses
 from millwright.services.answers import ask
 from millwright.services.lifecycle import ENDINGS
-from millwright.services.process import Server, alive, end, end_leftovers, forget, start
+from millwright.services.process import Server, alive, end, end_leftovers, forget, last_lines, start
+
+PATIENCE = 20.0  # seconds that a server may take to end
 
 
 class Breakable:
@@ -27,14 +29,15 @@ class Breakable:
 
     def start(self) -> None:
         """Have it run and answer."""
-        self._process = start(self.server)
-        until(self._answers, f"{self.server.name} does not start; see {self.server.log}")
+        process = self._process = start(self.server)
+        until(lambda: self._answers() or not alive(process), f"{self.server.name} does not start")
+        if not alive(process):
+            raise RuntimeError(f"{self.server.name} has ended: {last_lines(self.server.log)}")
 
     def kill(self) -> None:
         """End it as a crash would."""
-        process = self._running
-        process.send_signal(self._crash)
-        until(lambda: not alive(process), f"{self.server.name} does not end")
+        self._running.send_signal(self._crash)
+        self._running.wait(PATIENCE)  # for all of its threads: the last one gives the port free
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

@@ -164,7 +164,7 @@ def _wait(scene: Scene, least: float, most: float) -> None:
 
 def _answering(scene: Scene, began: float) -> Round:
     ended = time.monotonic()
-    until(scene.service.answers, "the service does not answer again")
+    until(scene.service.answers, f"not ready again: {scene.service.ready().get('reason')}")
     return Round(began, ended)
 
 
