@@ -93,6 +93,7 @@ def _serve(asked: argparse.Namespace) -> int:
         log = open_log(where, fleet)
         service = Service(current, reader, log, ring, where, settings.serving, post)
         answering = server.prepared(service.app())
+        startup.keep_what_is_there()
         if post and not post.wait(current.refresh):
             return 0
         used = current.routes.champion.release.folder.name if current.routes else "none yet"
@@ -100,7 +101,6 @@ def _serve(asked: argparse.Namespace) -> int:
             f"serving environment {where.environment}, fleet {fleet}, release {used}, "
             f"at {server.address(listening)}"
         )
-        startup.keep_what_is_there()
         server.run(answering, listening)
     terminal.say("the service has ended")
     return 0
