@@ -239,6 +239,10 @@ class Service:
             "log_waiting": ("Answers and outcomes on their way to the log", status.waiting),
             "log_waiting_bytes": ("What these take on disk and in memory", status.waiting_bytes),
             "log_lost": ("Answers and outcomes that the log has lost", status.lost),
+            "log_fault": (
+                "1 while the log cannot be written or brought away",
+                int(status.fault is not None),
+            ),
             "keys_fault": ("1 while the keys cannot be read", int(self.ring.fault is not None)),
             "unshadowed": (
                 "Predictions that no shadow made, for it failed or was too slow",
