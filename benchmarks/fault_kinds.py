@@ -96,6 +96,7 @@ def disk_full(scene: Scene) -> Round:
     """The disk of the journal takes nothing more."""
     began = time.monotonic()
     with scene.disk.full(scene.service.serving):
+        until(lambda: scene.service.gauge("log_fault"), "the disk of the journal is not full")
         _wait(scene, 0.5, 2.0)
     return _logging(scene, began)
 

@@ -95,9 +95,9 @@ def read(notes: Path) -> list[Answer]:
     """The answers that were noted, in the order in which they were sent."""
     answers = []
     for line in notes.read_text(encoding="utf-8").splitlines():
-        *head, predictions = json.loads(line)
+        sent, late, seconds, status, pause, predictions = json.loads(line)
         found = [Prediction(*each) for each in predictions]
-        answers.append(Answer(*head, predictions=found))
+        answers.append(Answer(sent, late, seconds, status, pause, found))
     return sorted(answers, key=lambda answer: answer.sent)
 
 
