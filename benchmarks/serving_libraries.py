@@ -21,9 +21,9 @@ from benchmarks.serving_plant import (
 from benchmarks.serving_processes import MEASURED, settle, staging, variables
 from millwright import release
 from millwright.encoder import Encoder, Scores
-from millwright.serving.answers import micros
 from millwright.serving.features import open_reader, read
 from millwright.serving.plan import Plan
+from millwright.serving.predictions import micros
 from millwright.views import service_name
 
 STORE_SECONDS = 5.0  # for an answer of Redis

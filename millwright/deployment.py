@@ -177,9 +177,9 @@ def _asked(url: str, version: int, sample: Sample) -> Predictions:
 
 def _scored_here(project: Project, path: Path, sample: Sample) -> Predictions:
     """What the service will predict, by its code in this process."""
-    from millwright.serving.answers import micros
     from millwright.serving.features import open_reader
     from millwright.serving.policy import Policy
+    from millwright.serving.predictions import micros
     from millwright.serving.releases import Releases
     from millwright.serving.scoring import Question, Scoring
 

@@ -24,9 +24,9 @@ from millwright.inference.settings import Inference, load_inference
 from millwright.inference.table import PREDICTIONS
 from millwright.project import Project
 from millwright.release import Manifest, Release
-from millwright.serving.answers import expected_cost, micros, reasons
+from millwright.serving.answers import expected_cost, reasons
 from millwright.serving.plan import Plan
-from millwright.serving.predictions import OUTCOMES
+from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.releases import Loaded
 from millwright.serving.rows import NEVER, FeatureRows
 from millwright.serving.scoring import predicted

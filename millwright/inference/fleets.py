@@ -23,11 +23,10 @@ from millwright.errors import DataError, ReleaseError
 from millwright.fleet import Fleet
 from millwright.project import Project
 from millwright.release import Manifest
-from millwright.serving.answers import micros
 from millwright.serving.features import lacking, open_reader, read
 from millwright.serving.plan import Plan
 from millwright.serving.policy import Policy
-from millwright.serving.predictions import EPOCH
+from millwright.serving.predictions import EPOCH, micros
 from millwright.serving.rows import MISSING, NEVER, PRESENT, FeatureRows
 
 PATIENCE = 10.0  # seconds for an answer of the online store, for which nobody waits here

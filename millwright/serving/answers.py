@@ -1,7 +1,7 @@
 """What was scored, as the answer that `predictions` describes: plain objects, quick to write."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
@@ -56,11 +56,6 @@ def expected_cost(probability: float, alarm: bool, costs: Costs) -> float:
 def iso(moment: int) -> str:
     """Microseconds since 1970 as an ISO time in UTC."""
     return (EPOCH + timedelta(microseconds=moment)).isoformat().replace("+00:00", "Z")
-
-
-def micros(moment: datetime) -> int:
-    """A time in microseconds since 1970."""
-    return (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)
 
 
 def reasons(loaded: Loaded, matrix: Matrix, most: int) -> list[list[dict[str, Any]]]:

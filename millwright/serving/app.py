@@ -22,7 +22,6 @@ from millwright.errors import InputError, MillwrightError
 from millwright.prediction_log.log import PredictionLog
 from millwright.serving import answers, bodies, openapi
 from millwright.serving.access import Access
-from millwright.serving.answers import micros
 from millwright.serving.bodies import shortened
 from millwright.serving.features import OnlineReader
 from millwright.serving.keys import KeyRing
@@ -32,7 +31,7 @@ from millwright.serving.metrics import Metrics
 from millwright.serving.observed import Observed
 from millwright.serving.operations import Operations
 from millwright.serving.policy import Policy
-from millwright.serving.predictions import PredictionRequest, moment
+from millwright.serving.predictions import PredictionRequest, micros, moment
 from millwright.serving.rate import Limit
 from millwright.serving.readiness import Readiness
 from millwright.serving.readings_request import ReadingsRequest

@@ -1,12 +1,10 @@
 """What the times of a request stand for: moments, or the cycles of a fleet that counts those."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from millwright.durations import CYCLE_ORIGIN, UNITS
 from millwright.validation import BEGINNING, LAST_CYCLE
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_TICK = timedelta(microseconds=1)
 _CYCLE = UNITS["cycle"]
 
 Time = datetime | int  # with a zone, or the number of a cycle
@@ -38,8 +36,3 @@ class Clock:
         if self.counts_cycles:
             return f"cycle {(moment - CYCLE_ORIGIN) // _CYCLE}"
         return moment.isoformat()
-
-
-def micros(moment: datetime) -> int:
-    """Microseconds since 1970."""
-    return (moment - _EPOCH) // _TICK

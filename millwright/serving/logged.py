@@ -9,8 +9,7 @@ from pydantic import FailFast, Field
 
 from millwright.configuration import Strict
 from millwright.prediction_log.records import Outcome, ScoredBatch
-from millwright.serving.answers import micros
-from millwright.serving.predictions import OUTCOMES, Machine, Moment, Text
+from millwright.serving.predictions import OUTCOMES, Machine, Moment, Text, micros
 from millwright.serving.scoring import Scored
 
 MOST_OUTCOMES = 1_000

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from millwright.serving.answers import described, expected_cost, micros
-from millwright.serving.predictions import OUTCOMES
+from millwright.serving.answers import described, expected_cost
+from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.releases import Routes
 from millwright.serving.scoring import NoReleaseError, Part, Question, Scoring
 

@@ -11,12 +11,18 @@ import numpy as np
 
 from millwright.errors import MillwrightError
 from millwright.release import ServedView
-from millwright.serving.rows import NEVER, PRESENT, FeatureRows, Moments, states
+from millwright.serving.rows import (
+    NEVER,
+    PRESENT,
+    FeatureRows,
+    Moments,
+    microseconds,
+    states,
+)
 from millwright.stores import online_layout
 
 Cells = list[bytes | None]
 
-_FOR_EVER = 2**63 - 1
 _NULL = bytes([online_layout.FLOAT]) + np.array(np.nan, "<f4").tobytes()
 _NUMBER = np.dtype([("tag", "u1"), ("value", "<f4")])
 
@@ -44,9 +50,7 @@ class Plan:
         lives = [view.time_to_live for view in views]
         timed = [place for place, life in enumerate(lives) if life is not None]
         self.timed = np.array(timed or range(len(views)), np.intp)  # those that tell of readings
-        self.lives = np.array(
-            [_FOR_EVER if life is None else round(life * 1e6) for life in lives], np.int64
-        )
+        self.lives = microseconds(lives)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plan) and other.views == self.views

@@ -13,7 +13,7 @@ The policy, of a machine as of a time:
 - A store that cannot be reached is an answer of its own, 503, for the whole request.
 """
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, FailFast, Field
@@ -136,3 +136,8 @@ def moment(asked: PredictionRequest, now: datetime) -> datetime:
     if asked.as_of > now:
         raise InputError("as_of is in the future; leave it out to ask about now")
     return asked.as_of.astimezone(UTC)
+
+
+def micros(moment: datetime) -> int:
+    """A time in microseconds since 1970."""
+    return (moment.astimezone(UTC) - EPOCH) // timedelta(microseconds=1)

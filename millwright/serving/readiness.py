@@ -10,9 +10,10 @@ import numpy as np
 
 from millwright.errors import MillwrightError
 from millwright.revision import code_version
-from millwright.serving.answers import iso, micros
+from millwright.serving.answers import iso
 from millwright.serving.features import OnlineReader, lacking, read
 from millwright.serving.plan import Plan
+from millwright.serving.predictions import micros
 from millwright.serving.releases import Releases
 from millwright.serving.rows import NEVER, FeatureRows
 from millwright.traffic import as_json

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from millwright.errors import InputError
 from millwright.recipe import Recipe
-from millwright.serving.clock import Clock, micros
+from millwright.serving.clock import Clock
+from millwright.serving.predictions import micros
 from millwright.serving.readings_faults import faults
 from millwright.serving.readings_request import MachineReadings, ReadingsRequest
 from millwright.serving.rows import Moments

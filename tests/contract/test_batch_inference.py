@@ -13,10 +13,9 @@ from millwright.inference import batch
 from millwright.inference.fleets import FleetNow, last_step
 from millwright.inference.settings import Inference
 from millwright.project import Project, Training
-from millwright.serving.answers import micros
 from millwright.serving.features import open_reader
 from millwright.serving.policy import Policy
-from millwright.serving.predictions import OUTCOMES
+from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.releases import Releases
 from millwright.serving.scoring import Question, Scoring
 from millwright.settings import load_settings

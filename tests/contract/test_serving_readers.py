@@ -35,9 +35,9 @@ from servers import redis_server
 from millwright.errors import MillwrightError
 from millwright.online import MACHINE, read_online
 from millwright.release import ServedView
-from millwright.serving.answers import micros
 from millwright.serving.features import OnlineReader, lacking, read
 from millwright.serving.plan import Plan
+from millwright.serving.predictions import micros
 from millwright.serving.redis_reader import RedisReader
 from millwright.serving.rows import MISSING, NEVER, STATUSES, FeatureRows
 from millwright.serving.sqlite_reader import SqliteReader

@@ -10,9 +10,9 @@ from commands import FLEET, Clone, Ended
 
 from millwright.inference import table
 from millwright.lock import held
-from millwright.serving.answers import micros
 from millwright.serving.features import open_reader
 from millwright.serving.policy import Policy
+from millwright.serving.predictions import micros
 from millwright.serving.releases import Releases
 from millwright.serving.scoring import Question, Scoring
 from millwright.settings import State

@@ -17,10 +17,10 @@ from millwright.inference import batch, fleets
 from millwright.inference.settings import Inference
 from millwright.inference.table import PREDICTIONS, of_frame, stamp
 from millwright.release import Release
-from millwright.serving.answers import expected_cost, micros, reasons
+from millwright.serving.answers import expected_cost, reasons
 from millwright.serving.plan import Plan
 from millwright.serving.policy import Policy, judged
-from millwright.serving.predictions import OUTCOMES
+from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.releases import Loaded
 from millwright.serving.rows import MISSING, NEVER, PRESENT, STALE, FeatureRows
 

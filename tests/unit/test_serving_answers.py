@@ -10,9 +10,9 @@ import xgboost
 from serving_parts import ENCODER, HOUR, LIFE, NOW, ROW, VIEWS, Memory, loaded, whole
 
 from millwright.fleet import Costs
-from millwright.serving.answers import expected_cost, iso, micros, written
+from millwright.serving.answers import expected_cost, iso, written
 from millwright.serving.policy import Policy
-from millwright.serving.predictions import PredictionAnswer
+from millwright.serving.predictions import PredictionAnswer, micros
 from millwright.serving.releases import Loaded, Routes
 from millwright.serving.scoring import Question, Scoring
 from millwright.traffic import Canary, Traffic

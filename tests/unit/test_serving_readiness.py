@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from serving_parts import HOUR, ROW, VIEWS, Memory, loaded
 
-from millwright.serving.answers import micros
+from millwright.serving.predictions import micros
 from millwright.serving.readiness import SAMPLE, Readiness
 from millwright.serving.releases import Loaded, Routes
 
