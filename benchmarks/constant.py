@@ -23,7 +23,8 @@ def main() -> None:
         return Response(body, media_type="application/json")
 
     with server.listen("127.0.0.1", port) as listening:
-        server.run(Starlette(routes=[Route("/", answer, methods=["GET", "POST"])]), listening)
+        app = Starlette(routes=[Route("/", answer, methods=["GET", "POST"])])
+        server.run(server.prepared(app), listening)
 
 
 if __name__ == "__main__":
