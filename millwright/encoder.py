@@ -70,14 +70,42 @@ class Encoder(Strict):
         That is of shape (rows,): float32, or objects that are text or None.
         """
         matrix = np.empty((rows, len(self.columns)), dtype=np.float32)
-        place = 0
-        for feature in self.features:
-            found, values = column(feature), self.categories.get(feature)
-            if values is None:
-                matrix[:, place] = found
-                place += 1
-                continue
-            for value in values:
-                matrix[:, place] = found == value
-                place += 1
+        for feature, place in self.numbers.items():
+            matrix[:, place] = column(feature)
+        self._encode_categories(column, matrix)
         return matrix
+
+    def encode_block(self, numbers: Matrix, column: Callable[[str], NDArray[Any]]) -> Matrix:
+        """The same of all `numbers` at once, shape (rows, features), in the order of ours.
+
+        `column` gives the categories.
+        """
+        matrix = np.empty((len(numbers), len(self.columns)), dtype=np.float32)
+        matrix[:, self._places] = numbers
+        self._encode_categories(column, matrix)
+        return matrix
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The features that are numbers, and the column of each."""
+        places = {name: place for place, name in enumerate(self.columns)}
+        return {name: places[name] for name in self.features if name not in self.categories}
+
+    @cached_property
+    def _places(self) -> NDArray[np.intp]:
+        return np.array([*self.numbers.values()], np.intp)
+
+    @cached_property
+    def _values(self) -> list[tuple[str, list[tuple[int, str]]]]:
+        """The features that are categories, and the column of each value."""
+        places = {name: place for place, name in enumerate(self.columns)}
+        return [
+            (feature, [(places[f"{feature}={value}"], value) for value in values])
+            for feature, values in self.categories.items()
+        ]
+
+    def _encode_categories(self, column: Callable[[str], NDArray[Any]], matrix: Matrix) -> None:
+        for feature, values in self._values:
+            found = column(feature)
+            for place, value in values:
+                matrix[:, place] = found == value

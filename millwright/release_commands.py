@@ -105,9 +105,10 @@ def _promote(asked: argparse.Namespace) -> int:
 
 def _rollback(asked: argparse.Namespace) -> int:
     where, folder = _place(asked)
-    version = traffic.former(folder)
+    present, version = releases.champion(folder), traffic.former(folder)
     releases.check(traffic.named(folder, version))  # it was proved when it was deployed
-    return _made_champion(asked, where, folder, version)
+    instead_of = int(present.name[1:]) if present else None
+    return _made_champion(asked, where, folder, version, instead_of)
 
 
 def _split(asked: argparse.Namespace) -> int:
@@ -135,9 +136,15 @@ def _verify(asked: argparse.Namespace) -> int:
     return 0
 
 
-def _made_champion(asked: argparse.Namespace, where: State, folder: Path, version: int) -> int:
+def _made_champion(
+    asked: argparse.Namespace,
+    where: State,
+    folder: Path,
+    version: int,
+    instead_of: int | None = None,
+) -> int:
     began, before = time.monotonic(), releases.champion(folder)
-    traffic.promote(folder, version)
+    traffic.promote(folder, version, instead_of)
     in_use = _follow(where, asked.fleet, lambda said: _champion(said) == version)
     seconds = time.monotonic() - began
     was = before.name if before else "none"

@@ -114,16 +114,20 @@ def write(folder: Path, traffic: Traffic) -> None:
         _write(folder, traffic)
 
 
-def promote(folder: Path, version: int) -> None:
+def promote(folder: Path, version: int, instead_of: int | None = None) -> None:
     """Make a release the champion; it has no other part in traffic then.
+
+    With `instead_of` it is done as long as that is the champion.
 
     Raises:
         InputError: there is no such release.
-        ReleaseError: the files cannot be understood.
+        ReleaseError: another is the champion than was said, or the files cannot be understood.
         MillwrightError: they cannot be written.
     """
     release = named(folder, version)
     with _changing(folder):
+        if instead_of is not None:
+            check_champion(folder, instead_of)
         before = read(folder)
         # In the log first: a kill in between leaves a line too many, and `former` passes over it.
         if releases.champion(folder) != release:
@@ -132,6 +136,20 @@ def promote(folder: Path, version: int) -> None:
             releases.set_champion(folder, release)
         if version in before.versions:
             _write(folder, before.without(version))
+
+
+def check_champion(folder: Path, version: int) -> None:
+    """See that a release is the champion, before it is rolled back from.
+
+    Raises:
+        ReleaseError: it is not, or not any more.
+    """
+    present = releases.champion(folder)
+    if present is None or present.name != f"v{version}":
+        raise ReleaseError(
+            f"v{version} is not the champion; {present.name if present else 'nothing'} is: it was "
+            "rolled back already, or another was promoted"
+        )
 
 
 def take_back(folder: Path, version: int, before: Path | None, split: Traffic) -> str:

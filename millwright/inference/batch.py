@@ -27,7 +27,7 @@ from millwright.release import Manifest, Release
 from millwright.serving.answers import expected_cost, reasons
 from millwright.serving.plan import Plan
 from millwright.serving.predictions import OUTCOMES, micros
-from millwright.serving.releases import Loaded
+from millwright.serving.routes import Loaded
 from millwright.serving.rows import NEVER, FeatureRows
 from millwright.serving.scoring import predicted
 

@@ -11,7 +11,7 @@ from pydantic_core import to_json
 from millwright.encoder import Matrix
 from millwright.fleet import Costs
 from millwright.serving.predictions import EPOCH, OUTCOMES
-from millwright.serving.releases import Loaded
+from millwright.serving.routes import Loaded
 from millwright.serving.rows import NEVER, STATUSES
 from millwright.serving.scoring import Part, Scored
 

@@ -7,7 +7,7 @@ foreseen the log has the place.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from functools import partial
 
@@ -18,10 +18,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from millwright.errors import InputError, MillwrightError
+from millwright.errors import InputError
 from millwright.prediction_log.log import PredictionLog
-from millwright.serving import answers, bodies, openapi
+from millwright.serving import bodies, openapi
 from millwright.serving.access import Access
+from millwright.serving.asking import Asking, unavailable
 from millwright.serving.bodies import shortened
 from millwright.serving.features import OnlineReader
 from millwright.serving.keys import KeyRing
@@ -36,8 +37,7 @@ from millwright.serving.rate import Limit
 from millwright.serving.readiness import Readiness
 from millwright.serving.readings_request import ReadingsRequest
 from millwright.serving.releases import Releases
-from millwright.serving.scorer import Scorer, Waiting
-from millwright.serving.scoring import Answer, NoReleaseError, Question, Scored, Scoring
+from millwright.serving.scoring import NoReleaseError, Question, Scored, Scoring
 from millwright.serving.supervision import HEARTBEAT, Post
 from millwright.serving.workers import Workers
 from millwright.settings import Serving, State
@@ -72,11 +72,10 @@ class Service:
         self._telling = Workers(1)
         self.readiness = Readiness(releases, reader)
         policy = Policy(settings.stale, settings.missing)
-        self.scorer = Scorer(releases, reader, policy, self._logged, self._deliver)
+        self.asking = Asking(releases, reader, policy, self._logged)
         self.overviewing = Scoring(releases, reader, policy, lambda _: None)
         self.operations = Operations(self, where)
         self._post = post
-        self._loop: asyncio.AbstractEventLoop | None = None
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -120,7 +119,7 @@ class Service:
             asked_at=micros(now),
             began=request.scope["began"],
         )
-        told = await self._told(question, asked.explain, self.deadline)
+        told = await self.asking.told(question, asked.explain, self.deadline)
         return Response(told, media_type="application/json")
 
     async def predict_readings(self, request: Request) -> Response:
@@ -132,8 +131,8 @@ class Service:
         except InputError as err:
             raise HTTPException(422, str(err)) from None
         except (NoReleaseError, TimeoutError) as err:
-            raise _unavailable(str(err) or f"no answer within {SENT_DEADLINE:g} s") from None
-        told = await self._told(question, asked.explain, SENT_DEADLINE)
+            raise unavailable(str(err) or f"no answer within {SENT_DEADLINE:g} s") from None
+        told = await self.asking.told(question, asked.explain, SENT_DEADLINE)
         return Response(told, media_type="application/json")
 
     def _sent(self, asked: ReadingsRequest, now: datetime, began: float) -> Question:
@@ -174,7 +173,7 @@ class Service:
         try:
             text = await self._telling.run(told, self.deadline)
         except TimeoutError:
-            raise _unavailable(f"no figures within {self.deadline:g} s; ask again") from None
+            raise unavailable(f"no figures within {self.deadline:g} s; ask again") from None
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def describe(self, _: Request) -> Response:
@@ -191,38 +190,6 @@ class Service:
     async def openapi(self, _: Request) -> Response:
         """The description of the service for machines."""
         return JSONResponse(openapi.description())
-
-    async def _told(self, question: Question, explain: int, deadline: float) -> bytes:
-        """The answer to a question, as JSON."""
-        future: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self.scorer.ask(Waiting(question, future.cancelled, (future, explain)))
-        try:
-            return await asyncio.wait_for(future, deadline)
-        except InputError as err:
-            raise HTTPException(422, str(err)) from None
-        except NoReleaseError as err:
-            raise _unavailable(str(err)) from None
-        except MillwrightError as err:
-            LOG.warning("cannot predict: %s", err)
-            raise _unavailable("features cannot be read now; /ready says why") from None
-        except TimeoutError:
-            raise _unavailable(f"no answer within {deadline:g} s; ask again") from None
-
-    def _deliver(self, found: Sequence[tuple[Waiting, Answer | Exception]]) -> None:
-        """Give answers to those who wait for them; called in a thread of the scorer."""
-        told: list[tuple[asyncio.Future[bytes], bytes | Exception]] = []
-        for waiting, answer in found:
-            future, explain = waiting.ticket
-            if isinstance(answer, Exception):
-                told.append((future, answer))
-                continue
-            try:
-                told.append((future, answers.written(answer, waiting.question.as_of, explain)))
-            except Exception as err:  # raised where it is waited for
-                told.append((future, err))
-        assert self._loop  # noqa: S101 - nobody asks before it runs
-        with contextlib.suppress(RuntimeError):  # it has ended, and nobody waits any more
-            self._loop.call_soon_threadsafe(_resolve, told)
 
     def _limit(self) -> Limit:
         return Limit(self.settings.requests_per_second, self.settings.burst)
@@ -245,13 +212,13 @@ class Service:
             "keys_fault": ("1 while the keys cannot be read", int(self.ring.fault is not None)),
             "unshadowed": (
                 "Predictions that no shadow made, for it failed or was too slow",
-                self.scorer.unshadowed,
+                self.asking.unshadowed,
             ),
         }
 
     @contextlib.asynccontextmanager
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
-        self._loop = asyncio.get_running_loop()
+        self.asking.begin()
         self.log.start()
         tasks = [asyncio.create_task(self._follow())]
         if self._post:
@@ -279,20 +246,6 @@ async def _beat(post: Post) -> None:
     while True:
         post.alive()
         await asyncio.sleep(HEARTBEAT)
-
-
-def _resolve(told: Sequence[tuple["asyncio.Future[bytes]", bytes | Exception]]) -> None:
-    for future, answer in told:
-        if future.done():
-            continue
-        if isinstance(answer, Exception):
-            future.set_exception(answer)
-        else:
-            future.set_result(answer)
-
-
-def _unavailable(detail: str) -> HTTPException:
-    return HTTPException(503, detail, headers={"Retry-After": "1"})
 
 
 async def _fault(request: Request, err: Exception) -> Response:

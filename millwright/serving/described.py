@@ -14,6 +14,12 @@ class ChampionRequest(Strict):
     version: Version
 
 
+class RollbackRequest(Strict):
+    """The champion to roll back from: the same request again finds another, and is refused."""
+
+    version: Version
+
+
 class FleetAnswer(Strict):
     """How many machines are how, what the decisions cost on average, and the most urgent machines.
 

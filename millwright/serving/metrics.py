@@ -17,7 +17,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from millwright.serving.predictions import OUTCOMES
-from millwright.serving.releases import Routes
+from millwright.serving.routes import Routes
 from millwright.serving.rows import NEVER
 from millwright.serving.scoring import Scored
 

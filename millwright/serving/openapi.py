@@ -14,6 +14,7 @@ from millwright.serving.described import (
     HealthAnswer,
     ReadyAnswer,
     ReleasesAnswer,
+    RollbackRequest,
 )
 from millwright.serving.logged import FeedbackAnswer, FeedbackRequest, HistoryAnswer
 from millwright.serving.predictions import STORABLE, PredictionAnswer, PredictionRequest
@@ -86,7 +87,8 @@ ENDPOINTS = (
     Endpoint("put", "/v1/releases/champion", "Make a release the champion", ReleasesAnswer,
              ChampionRequest, faults=CHANGES),
     Endpoint("post", "/v1/releases/rollback",
-             "Make the champion of before the champion again", ReleasesAnswer, faults=CHANGES),
+             "Make the champion of before the champion again", ReleasesAnswer, RollbackRequest,
+             faults=CHANGES),
     Endpoint("put", "/v1/releases/traffic", "Divide traffic among releases", ReleasesAnswer,
              Traffic, faults=CHANGES),
     Endpoint("get", "/", "What this is", DescriptionAnswer),

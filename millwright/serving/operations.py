@@ -17,7 +17,7 @@ from millwright import traffic
 from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.prediction_log.opening import recent
 from millwright.serving import bodies, logged, queries
-from millwright.serving.described import ChampionRequest
+from millwright.serving.described import ChampionRequest, RollbackRequest
 from millwright.serving.overview import Fleet
 from millwright.serving.scoring import NoReleaseError
 from millwright.serving.workers import Workers
@@ -100,13 +100,22 @@ class Operations:
     async def promote(self, request: Request) -> Response:
         """Make a release the champion."""
         asked = await bodies.read(request, ChampionRequest, self.service.settings)
-        return await self._change(request, lambda: asked.version, f"promote v{asked.version}")
+
+        def promoted() -> dict[str, Any]:
+            return self._promoted(asked.version)
+
+        return await self._changed(request, promoted, f"promote v{asked.version}")
 
     async def rollback(self, request: Request) -> Response:
         """Make the champion of before the champion again."""
-        return await self._change(
-            request, lambda: traffic.former(self.service.releases.folder), "roll back"
-        )
+        asked = await bodies.read(request, RollbackRequest, self.service.settings)
+        folder = self.service.releases.folder
+
+        def rolled_back() -> dict[str, Any]:
+            traffic.check_champion(folder, asked.version)
+            return self._promoted(traffic.former(folder), asked.version)
+
+        return await self._changed(request, rolled_back, f"roll back from v{asked.version}")
 
     async def split(self, request: Request) -> Response:
         """Divide traffic among releases."""
@@ -114,7 +123,6 @@ class Operations:
         used = self.service.releases
 
         def divided() -> dict[str, Any]:
-            self._refuse_pinned()
             for version in sorted(asked.versions):
                 used.prepare(version)
             traffic.write(used.folder, asked)
@@ -123,38 +131,37 @@ class Operations:
 
         return await self._changed(request, divided, f"split {asked.model_dump_json()}")
 
-    async def _change(self, request: Request, which: Callable[[], int], what: str) -> Response:
-        used = self.service.releases
-
-        def promoted() -> dict[str, Any]:
-            self._refuse_pinned()
-            version = which()
-            used.prepare(version)
-            traffic.promote(used.folder, version)
-            used.refresh()
-            return self._releases()
-
-        return await self._changed(request, promoted, what)
-
     async def _changed(
         self, request: Request, job: Callable[[], dict[str, Any]], what: str
     ) -> Response:
         """Do what changes what is served; the log has who asked for it, and what came of it."""
+        self._refuse_pinned()
         who = request.scope.get("state", {}).get("key", "somebody here")
         LOG.info("%s asks to %s", who, what)
         try:
-            said = await self._done(self._changing, job, CHANGE)
+            said = await self._done(
+                self._changing, job, CHANGE,
+                "it may be done all the same: GET /v1/releases says what is in use",
+            )  # fmt: skip
         except HTTPException as err:
             LOG.info("what %s asked for is refused: %s", who, err.detail)
             raise
         LOG.info("what %s asked for is done", who)
         return _json(said)
 
+    def _promoted(self, version: int, instead_of: int | None = None) -> dict[str, Any]:
+        used = self.service.releases
+        used.prepare(version)
+        traffic.promote(used.folder, version, instead_of)
+        used.refresh()
+        return self._releases()
+
     def _refuse_pinned(self) -> None:
         if self.service.releases.pinned:
-            raise ReleaseError(
+            raise HTTPException(
+                409,
                 f"this service serves {self.service.releases.pinned} alone (--release); deploy "
-                "another beside it"
+                "another beside it",
             )
 
     def _releases(self) -> dict[str, Any]:
@@ -177,7 +184,13 @@ class Operations:
             ],
         }
 
-    async def _done(self, workers: Workers, job: Callable[[], Result], seconds: float) -> Result:
+    async def _done(
+        self,
+        workers: Workers,
+        job: Callable[[], Result],
+        seconds: float,
+        again: str = "ask again",
+    ) -> Result:
         try:
             return await workers.run(job, seconds)
         except InputError as err:
@@ -188,7 +201,7 @@ class Operations:
             raise HTTPException(409, str(err)) from None
         except TimeoutError:
             raise HTTPException(
-                503, f"no answer within {seconds:g} s; ask again", {"Retry-After": "5"}
+                503, f"no answer within {seconds:g} s; {again}", {"Retry-After": "5"}
             ) from None
         except MillwrightError as err:
             LOG.warning("cannot answer: %s", err)

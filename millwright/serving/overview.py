@@ -18,7 +18,7 @@ import numpy as np
 
 from millwright.serving.answers import described, expected_cost
 from millwright.serving.predictions import OUTCOMES, micros
-from millwright.serving.releases import Routes
+from millwright.serving.routes import Routes
 from millwright.serving.scoring import NoReleaseError, Part, Question, Scoring
 
 TOGETHER = 500  # machines that are read and scored at once

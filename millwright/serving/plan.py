@@ -6,14 +6,17 @@ one.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from millwright.errors import MillwrightError
 from millwright.release import ServedView
 from millwright.serving.rows import (
     NEVER,
     PRESENT,
+    Block,
     FeatureRows,
     Moments,
     microseconds,
@@ -46,6 +49,7 @@ class Plan:
         self.numbers = [(place, name) for place, name, kind in kinds if kind == "float32"]
         self.texts = [(place, name) for place, name, kind in kinds if kind == "string"]
         self.features = [*self.numbers, *self.texts]
+        self.places = {name: place for place, (_, name) in enumerate(self.numbers)}
         self._owners = np.array([place for place, _ in self.numbers], np.intp)
         lives = [view.time_to_live for view in views]
         timed = [place for place, life in enumerate(lives) if life is not None]
@@ -69,14 +73,14 @@ class Plan:
         numbers = self._numbers(cells)
         if gone.any():
             numbers[gone[:, self._owners]] = np.nan
-        columns = {name: numbers[:, place] for place, (_, name) in enumerate(self.numbers)}
+        texts: dict[str, NDArray[Any]] = {}
         for place, (view, name) in enumerate(self.texts, len(self.numbers)):
-            texts = [
+            told = [
                 None if nothing else self._text(row[place], name)
                 for row, nothing in zip(cells, gone[:, view], strict=True)
             ]
-            columns[name] = np.array([*texts, None], dtype=object)[:-1]
-        return FeatureRows(columns, events, found, self.names)
+            texts[name] = np.array([*told, None], dtype=object)[:-1]
+        return FeatureRows(Block(numbers, self.places, texts), events, found, self.names)
 
     def without_features(self) -> "Plan":
         """The same views, to be asked for their event times alone."""
@@ -86,9 +90,7 @@ class Plan:
         """The cells and the event times of a machine of which nothing is known."""
         return [None] * len(self.features), [NEVER] * len(self.views)
 
-    def _numbers(
-        self, cells: Sequence[Cells]
-    ) -> "np.ndarray[tuple[int, int], np.dtype[np.float32]]":
+    def _numbers(self, cells: Sequence[Cells]) -> NDArray[np.float32]:
         width = len(self.numbers)
         content = b"".join([cell or _NULL for row in cells for cell in row[:width]])
         if len(content) != len(cells) * width * _NUMBER.itemsize:

@@ -8,128 +8,21 @@ one that cannot be is refused, and what was in use stays.
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import numpy as np
 
 from millwright import release as releases
 from millwright import traffic
-from millwright.errors import InputError, MillwrightError, ReleaseError
-from millwright.recipe import Recipe
-from millwright.release import SUMS, Release
-from millwright.serving.plan import Plan
-from millwright.traffic import CANARY, CHAMPION, SHADOW
-
-# DuckDB and scikit-learn, which most requests do without.
-if TYPE_CHECKING:
-    from millwright.serving.readings import ReadingsEngine
+from millwright.errors import MillwrightError, ReleaseError
+from millwright.release import SUMS
+from millwright.serving.routes import Loaded, Routes
 
 LOG = logging.getLogger(__name__)
 KEPT = 4  # releases that were in use and stay loaded, so that to go back takes no time
 AGAIN = 60.0  # seconds after which a release that was refused, and stays as it is, is tried again
-
-
-@dataclass(frozen=True, eq=False)
-class Loaded:
-    """A release that answers, and what it reads of a machine; of a digest it is made once."""
-
-    release: Release
-    digest: str
-    recipe: Recipe | None = None
-    _making: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    @property
-    def version(self) -> int:
-        """Its version."""
-        return self.release.manifest.version
-
-    @cached_property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the model's columns."""
-        return tuple(self.release.manifest.encoder.columns)
-
-    @cached_property
-    def plan(self) -> Plan:
-        """What it reads."""
-        return Plan(self.release.manifest.views)
-
-    @cached_property
-    def engine(self) -> "ReadingsEngine":
-        """What makes features of readings that are sent.
-
-        Raises:
-            InputError: the release does not say how.
-            ReleaseError: its recipe cannot be run.
-        """
-        from millwright.serving.readings import ReadingsEngine
-
-        with self._making:
-            if self.recipe is None:
-                raise InputError(
-                    f"release v{self.version} does not say how features follow from readings; "
-                    "train again, or ask about machines that are in the store"
-                )
-            detector = self.release.folder if self.recipe.detector else None
-            return ReadingsEngine(self.recipe, detector)
-
-    def warm(self) -> None:
-        """Make what readings need, in a thread: it takes seconds, and few send any."""
-        threading.Thread(target=self._warm, daemon=True).start()
-
-    def _warm(self) -> None:
-        try:
-            if self.recipe:
-                self.engine.warm()
-        except Exception as err:  # who sends readings is told
-            LOG.warning("v%d will take no readings: %s", self.version, err)
-
-
-@dataclass(frozen=True)
-class Routes:
-    """The releases that are in use at one moment."""
-
-    champion: Loaded
-    canary: Loaded | None = None
-    tags: Mapping[str, Loaded] = field(default_factory=dict)
-    shadows: tuple[Loaded, ...] = ()
-    shares: traffic.Traffic = field(default_factory=traffic.Traffic)
-
-    def of(self, machine: str, tag: str | None) -> tuple[Loaded, str]:
-        """Which release answers for a machine, and in what role.
-
-        Raises:
-            InputError: there is no such tag.
-        """
-        if tag is not None:
-            return self._tagged(tag), tag
-        if self.canary and self.shares.canary and self.shares.canary.takes(machine):
-            return self.canary, CANARY
-        return self.champion, CHAMPION
-
-    def of_readings(self, tag: str | None) -> tuple[Loaded, str]:
-        """Which release answers by readings that are sent, and in what role: never the canary.
-
-        Raises:
-            InputError: there is no such tag.
-        """
-        return (self.champion, CHAMPION) if tag is None else (self._tagged(tag), tag)
-
-    def _tagged(self, tag: str) -> Loaded:
-        if tag not in self.tags:
-            known = ", ".join(sorted(self.tags)) or "none at the moment"
-            raise InputError(f"there is no tag '{tag}'; there are: {known}")
-        return self.tags[tag]
-
-    @cached_property
-    def all(self) -> tuple[tuple[str, Loaded], ...]:
-        """Each release with its role."""
-        canary = [(CANARY, self.canary)] if self.canary else []
-        shadows = [(SHADOW, each) for each in self.shadows]
-        return ((CHAMPION, self.champion), *canary, *self.tags.items(), *shadows)
 
 
 class Prover:

@@ -1,6 +1,6 @@
 """Features of some machines in columns, whichever way they came, and what each view is worth."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +14,34 @@ PRESENT, STALE, MISSING = range(3)
 
 Moments = NDArray[np.int64]
 States = NDArray[np.int8]
+
+
+class Block(Mapping[str, NDArray[Any]]):
+    """Columns whose `numbers` lie side by side, shape (n, len(places)), float32.
+
+    `places` says where each of them does; `texts` are the columns of text.
+    """
+
+    def __init__(
+        self,
+        numbers: NDArray[np.float32],
+        places: Mapping[str, int],
+        texts: Mapping[str, NDArray[Any]],
+    ) -> None:
+        self.numbers = numbers
+        self.places = places
+        self.texts = texts
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        place = self.places.get(name)
+        return self.texts[name] if place is None else self.numbers[:, place]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.places
+        yield from self.texts
+
+    def __len__(self) -> int:
+        return len(self.places) + len(self.texts)
 
 
 @dataclass(frozen=True)
@@ -41,9 +69,11 @@ def states(events: Moments, lives: Moments, as_of: Moments) -> States:
     One that came true after `as_of` is missing: the store has none of before any more.
     """
     moments = as_of[:, None]
+    present = (events <= moments) & (events >= moments - lives)  # which most of them are
+    if present.all():
+        return np.full(events.shape, PRESENT, np.int8)
     missing = (events == NEVER) | (events > moments)
-    ages = moments - np.where(missing, moments, events)
-    return np.where(missing, MISSING, np.where(ages > lives, STALE, PRESENT)).astype(np.int8)
+    return np.where(missing, MISSING, np.where(present, PRESENT, STALE)).astype(np.int8)
 
 
 def microseconds(lives: Sequence[float | None]) -> Moments:

@@ -19,7 +19,8 @@ from millwright.errors import InputError, MillwrightError
 from millwright.serving.features import OnlineReader, read
 from millwright.serving.plan import MistypedError
 from millwright.serving.policy import Policy
-from millwright.serving.releases import Loaded, Releases, Routes
+from millwright.serving.releases import Releases
+from millwright.serving.routes import Loaded, Routes
 from millwright.serving.scoring import (
     Answer,
     Log,

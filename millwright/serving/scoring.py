@@ -16,7 +16,8 @@ from millwright.errors import InputError, MillwrightError
 from millwright.serving.features import OnlineReader, read
 from millwright.serving.policy import DEGRADED, LAST_PREDICTED, OK, Policy, judged
 from millwright.serving.predictions import EPOCH
-from millwright.serving.releases import Loaded, Releases, Routes
+from millwright.serving.releases import Releases
+from millwright.serving.routes import Loaded, Routes
 from millwright.serving.rows import NEVER, FeatureRows, Moments, newest
 
 if TYPE_CHECKING:  # Arrow, which most requests do without
@@ -223,7 +224,7 @@ def predicted(
         NoReleaseError: the release predicts what is no number.
     """
     outcomes = judged(rows, loaded.plan, policy)
-    matrix = loaded.release.manifest.encoder.encode_columns(rows.columns.__getitem__, len(rows))
+    matrix = loaded.matrix(rows)
     known = outcomes <= LAST_PREDICTED
     if known.all():
         found = probabilities = loaded.release.score(matrix)

@@ -186,7 +186,7 @@ def test_releases_are_promoted_and_rolled_back(plant: Plant, app: Starlette) -> 
         said = [await client.get("/v1/releases")]
         said.append(await client.put("/v1/releases/champion", json={"version": 3}))
         said.append(await client.post("/v1/predict", json={"machines": ["whole"]}))
-        said.append(await client.post("/v1/releases/rollback"))
+        said.append(await client.post("/v1/releases/rollback", json={"version": 3}))
         assert {each.status_code for each in said} == {200}
         return [each.json() for each in said]
 
@@ -277,11 +277,23 @@ def test_two_who_divide_traffic_at_once_take_nothing_from_each_other(plant: Plan
     assert release.champion(plant.releases) == plant.releases / "v1"
 
 
+def test_a_rollback_that_is_sent_again_does_not_go_forward(plant: Plant, app: Starlette) -> None:
+    async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+        await client.put("/v1/releases/champion", json={"version": 3})
+        back = {"version": 3}
+        return [await client.post("/v1/releases/rollback", json=back) for _ in range(2)]
+
+    done, again = asking(app, story)
+    assert (done.status_code, again.status_code) == (200, 409)
+    assert "v3 is not the champion; v1 is" in again.json()["error"]
+    assert release.champion(plant.releases) == plant.releases / "v1"
+
+
 def test_a_pinned_service_changes_nothing(plant: Plant) -> None:
     async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
         return [
             await client.put("/v1/releases/champion", json={"version": 2}),
-            await client.post("/v1/releases/rollback"),
+            await client.post("/v1/releases/rollback", json={"version": 3}),
             await client.put("/v1/releases/traffic", json={"shadow": [2]}),
         ]
 
@@ -356,7 +368,7 @@ def test_each_key_may_do_what_its_role_says_and_the_log_has_its_name(
     caplog.set_level(logging.INFO, "millwright")
     changes = (
         ("PUT", "/v1/releases/champion", {"version": 2}),
-        ("POST", "/v1/releases/rollback", None),
+        ("POST", "/v1/releases/rollback", {"version": 2}),
         ("PUT", "/v1/releases/traffic", {"shadow": [4]}),
     )
     reads = (("GET", "/v1/fleet"), ("GET", "/v1/releases"), ("GET", "/v1/machines/x/predictions"))
@@ -386,7 +398,7 @@ def test_each_key_may_do_what_its_role_says_and_the_log_has_its_name(
     asked = [line for line in said if line.startswith("of-")]
     assert asked == [
         "of-operate asks to promote v2",
-        "of-operate asks to roll back",
+        "of-operate asks to roll back from v2",
         'of-operate asks to split {"canary":null,"tags":{},"shadow":[4]}',
     ]
     became = [line for line in said if line.startswith("what of-operate asked for is ")]

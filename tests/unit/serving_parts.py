@@ -15,7 +15,7 @@ from millwright.errors import MillwrightError
 from millwright.models import Classifier
 from millwright.release import Manifest
 from millwright.serving.plan import Cells, Plan
-from millwright.serving.releases import Loaded
+from millwright.serving.routes import Loaded
 from millwright.serving.rows import Moments
 
 HOUR = 3_600_000_000

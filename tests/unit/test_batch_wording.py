@@ -21,7 +21,7 @@ from millwright.serving.answers import expected_cost, reasons
 from millwright.serving.plan import Plan
 from millwright.serving.policy import Policy, judged
 from millwright.serving.predictions import OUTCOMES, micros
-from millwright.serving.releases import Loaded
+from millwright.serving.routes import Loaded
 from millwright.serving.rows import MISSING, NEVER, PRESENT, STALE, FeatureRows
 
 HOUR = 3_600_000_000

@@ -13,7 +13,7 @@ from millwright.fleet import Costs
 from millwright.serving.answers import expected_cost, iso, written
 from millwright.serving.policy import Policy
 from millwright.serving.predictions import PredictionAnswer, micros
-from millwright.serving.releases import Loaded, Routes
+from millwright.serving.routes import Loaded, Routes
 from millwright.serving.scoring import Question, Scoring
 from millwright.traffic import Canary, Traffic
 

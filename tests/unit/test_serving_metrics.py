@@ -10,7 +10,7 @@ from serving_parts import HOUR, NOW, ROW, Memory, loaded, whole
 
 from millwright.serving.metrics import AGES, PROBABILITIES, Histogram, Metrics
 from millwright.serving.policy import Policy
-from millwright.serving.releases import Loaded, Routes
+from millwright.serving.routes import Loaded, Routes
 from millwright.serving.scoring import Question, Scored, Scoring
 from millwright.traffic import Canary, Traffic
 

@@ -9,7 +9,7 @@ from serving_parts import HOUR, ROW, VIEWS, Memory, loaded
 
 from millwright.serving.predictions import micros
 from millwright.serving.readiness import SAMPLE, Readiness
-from millwright.serving.releases import Loaded, Routes
+from millwright.serving.routes import Loaded, Routes
 
 NAMES = [view["name"] for view in VIEWS]
 

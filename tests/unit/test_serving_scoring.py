@@ -19,7 +19,7 @@ from millwright.serving.features import read
 from millwright.serving.plan import Cells, MistypedError, Plan
 from millwright.serving.policy import Policy
 from millwright.serving.predictions import OUTCOMES
-from millwright.serving.releases import Loaded, Routes
+from millwright.serving.routes import Loaded, Routes
 from millwright.serving.rows import Moments
 from millwright.serving.scorer import LARGE, Scorer, Waiting
 from millwright.serving.scoring import Answer, Ids, NoReleaseError, Question, Scored

@@ -179,6 +179,16 @@ def test_to_promote_the_champion_again_changes_nothing(folder: Path) -> None:
     assert (champion(folder), champions(folder)) == ("v1", before)
 
 
+def test_who_rolls_back_from_a_champion_of_before_is_refused(folder: Path) -> None:
+    promote(folder, 2)
+    with pytest.raises(ReleaseError, match="v1 is not the champion; v2 is"):
+        promote(folder, 3, instead_of=1)
+    assert champion(folder) == "v2"
+    assert [version for version, _ in champions(folder)] == [1, 2]
+    promote(folder, 3, instead_of=2)
+    assert champion(folder) == "v3"
+
+
 def test_a_release_that_is_not_there_is_no_champion(folder: Path) -> None:
     with pytest.raises(InputError, match="there is no release v9"):
         promote(folder, 9)
