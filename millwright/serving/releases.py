@@ -19,6 +19,7 @@ from millwright import traffic
 from millwright.errors import MillwrightError, ReleaseError
 from millwright.release import SUMS
 from millwright.serving.routes import Loaded, Routes
+from millwright.traffic import Traffic
 
 LOG = logging.getLogger(__name__)
 KEPT = 4  # releases that were in use and stay loaded, so that to go back takes no time
@@ -112,28 +113,17 @@ class Releases:
             self._loaded(traffic.named(self.folder, version))
 
     def _wanted(self) -> tuple[Routes, list[str]]:
-        """The releases that should be in use, without those that cannot be, and why not."""
-        champion = self.pinned or releases.champion(self.folder)
-        if champion is None:
-            raise ReleaseError(
-                f"fleet '{self.fleet}' has no champion in environment '{self.environment}'; "
-                f"train one: python run.py --pipeline training --fleet {self.fleet} "
-                f"--stack {self.environment}, or serve another environment with --stack"
-            )
-        first = self._loaded(champion)
-        if self.pinned:
-            return Routes(first), []
+        """The releases that should be in use, or stay in place of those that cannot be, and why."""
         faults: list[str] = []
-        try:
-            shares = traffic.read(self.folder)
-        except ReleaseError as err:
-            return Routes(first), [str(err)]
-        others = {}
+        first = self._champion(faults)
+        if self.pinned:
+            return Routes(first), faults
+        shares, others = self._shares(faults), {}
         for version in sorted(shares.versions):
-            try:
-                others[version] = self._loaded(self.folder / f"v{version}")
-            except ReleaseError as err:
-                faults.append(str(err))
+            found = self._usable(self.folder / f"v{version}", faults)
+            if found:
+                others[version] = found
+            else:
                 shares = shares.without(version)
         routes = Routes(
             champion=first,
@@ -143,6 +133,43 @@ class Releases:
             shares=shares,
         )
         return routes, faults
+
+    def _champion(self, faults: list[str]) -> Loaded:
+        """The champion, or the one of before as long as it cannot be used."""
+        try:
+            return self._loaded(self.pinned or self._named())
+        except ReleaseError as err:
+            if self.routes is None:
+                raise
+            faults.append(str(err))
+            return self.routes.champion
+
+    def _named(self) -> Path:
+        folder = releases.champion(self.folder)
+        if folder is None:
+            raise ReleaseError(
+                f"fleet '{self.fleet}' has no champion in environment '{self.environment}'; "
+                f"train one: python run.py --pipeline training --fleet {self.fleet} "
+                f"--stack {self.environment}, or serve another environment with --stack"
+            )
+        return folder
+
+    def _shares(self, faults: list[str]) -> Traffic:
+        """How traffic is to be divided, or is already where that cannot be read."""
+        try:
+            return traffic.read(self.folder)
+        except ReleaseError as err:
+            faults.append(str(err))
+            return self.routes.shares if self.routes else Traffic()
+
+    def _usable(self, folder: Path, faults: list[str]) -> Loaded | None:
+        """The release in `folder`: as it is, or as it was loaded when it is in use already."""
+        try:
+            return self._loaded(folder)
+        except ReleaseError as err:
+            faults.append(str(err))
+            used = self.routes.all if self.routes else ()
+            return next((each for _, each in used if each.release.folder == folder), None)
 
     def _refuse(self, reason: str | None) -> None:
         if reason and reason != self.refused:

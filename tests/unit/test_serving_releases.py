@@ -253,6 +253,36 @@ def test_spoilt_traffic_is_named_and_the_champion_answers(folder: Path, current:
     assert used(current) == [("champion", 2)]
 
 
+def test_spoilt_traffic_leaves_it_divided_as_it_was(folder: Path, current: Releases) -> None:
+    traffic.write(folder, Traffic(canary=Canary(version=3, percent=10), tags={"four": 4}))
+    current.refresh()
+    (folder / traffic.TRAFFIC).write_text("{")
+    champion(folder, 2)
+    current.refresh()
+    assert "cannot be understood" in str(current.refused)
+    assert used(current) == [("champion", 2), ("canary", 3), ("four", 4)]
+
+
+def test_a_release_that_is_in_use_answers_on_when_its_folder_breaks(
+    folder: Path, current: Releases
+) -> None:
+    traffic.write(folder, Traffic(canary=Canary(version=3, percent=10)))
+    current.refresh()
+    spoil(folder / "v3" / MODEL)
+    current.refresh()
+    assert f"{folder / 'v3'} was changed after it was written" in str(current.refused)
+    assert used(current) == [("champion", 1), ("canary", 3)]
+
+
+def test_traffic_is_followed_while_the_champion_cannot_be(folder: Path, current: Releases) -> None:
+    spoil(folder / "v2" / MODEL)
+    champion(folder, 2)
+    traffic.write(folder, Traffic(tags={"four": 4}))
+    current.refresh()
+    assert f"{folder / 'v2'} was changed after it was written" in str(current.refused)
+    assert used(current) == [("champion", 1), ("four", 4)]
+
+
 def test_a_pinned_release_answers_alone_whatever_the_files_say(
     folder: Path, proving: Proving
 ) -> None:
