@@ -73,8 +73,8 @@ class Service:
         self.readiness = Readiness(releases, reader)
         policy = Policy(settings.stale, settings.missing)
         self.asking = Asking(releases, reader, policy, self._logged)
-        self.overviewing = Scoring(releases, reader, policy, lambda _: None)
-        self.operations = Operations(self, where)
+        overviewing = Scoring(releases, reader, policy, lambda _: None)
+        self.operations = Operations(overviewing, log, settings, where)
         self._post = post
 
     def app(self) -> Starlette:

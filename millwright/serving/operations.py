@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from pydantic_core import to_json
 from starlette.convertors import register_url_convertor
@@ -15,17 +15,15 @@ from starlette.routing import Route
 from millwright import release as releases
 from millwright import traffic
 from millwright.errors import InputError, MillwrightError, ReleaseError
+from millwright.prediction_log.log import PredictionLog
 from millwright.prediction_log.opening import recent
 from millwright.serving import bodies, logged, queries
 from millwright.serving.described import ChampionRequest, RollbackRequest
 from millwright.serving.overview import Fleet
-from millwright.serving.scoring import NoReleaseError
+from millwright.serving.scoring import NoReleaseError, Scoring
 from millwright.serving.workers import Workers
-from millwright.settings import State
+from millwright.settings import Serving, State
 from millwright.traffic import Traffic
-
-if TYPE_CHECKING:
-    from millwright.serving.app import Service
 
 LOG = logging.getLogger(__name__)
 PATIENCE = 30.0  # seconds for what looks at a whole fleet, or proves a release
@@ -37,11 +35,15 @@ Result = TypeVar("Result")
 class Operations:
     """What the service can be asked besides predictions. What waits, waits in threads."""
 
-    def __init__(self, service: "Service", state: State) -> None:
-        self.service = service
+    def __init__(
+        self, scoring: Scoring, log: PredictionLog, settings: Serving, state: State
+    ) -> None:
+        self.releases = scoring.releases
+        self.log = log
+        self.settings = settings
         self.state = state
-        self.fleet = service.releases.fleet
-        self.overviews = Fleet(service.overviewing)
+        self.fleet = self.releases.fleet
+        self.overviews = Fleet(scoring)
         self._looking = Workers(1)  # over the whole fleet, which takes its time
         self._reading = Workers(2)
         self._changing = Workers(1)
@@ -83,13 +85,13 @@ class Operations:
 
     async def feedback(self, request: Request) -> Response:
         """What became of machines."""
-        asked = await bodies.read(request, logged.FeedbackRequest, self.service.settings)
+        asked = await bodies.read(request, logged.FeedbackRequest, self.settings)
         now = datetime.now(UTC)
         for place, each in enumerate(asked.outcomes):
             if each.observed_at > now:
                 raise HTTPException(422, f"outcomes.{place}.observed_at is in the future")
         taken = logged.outcomes(asked.outcomes)
-        await self._done(self._reading, lambda: self.service.log.report(taken), PATIENCE)
+        await self._done(self._reading, lambda: self.log.report(taken), PATIENCE)
         return _json({"taken": len(taken)}, 202)
 
     async def released(self, request: Request) -> Response:
@@ -99,7 +101,7 @@ class Operations:
 
     async def promote(self, request: Request) -> Response:
         """Make a release the champion."""
-        asked = await bodies.read(request, ChampionRequest, self.service.settings)
+        asked = await bodies.read(request, ChampionRequest, self.settings)
 
         def promoted() -> dict[str, Any]:
             return self._promoted(asked.version)
@@ -108,8 +110,8 @@ class Operations:
 
     async def rollback(self, request: Request) -> Response:
         """Make the champion of before the champion again."""
-        asked = await bodies.read(request, RollbackRequest, self.service.settings)
-        folder = self.service.releases.folder
+        asked = await bodies.read(request, RollbackRequest, self.settings)
+        folder = self.releases.folder
 
         def rolled_back() -> dict[str, Any]:
             traffic.check_champion(folder, asked.version)
@@ -119,8 +121,8 @@ class Operations:
 
     async def split(self, request: Request) -> Response:
         """Divide traffic among releases."""
-        asked = await bodies.read(request, Traffic, self.service.settings)
-        used = self.service.releases
+        asked = await bodies.read(request, Traffic, self.settings)
+        used = self.releases
 
         def divided() -> dict[str, Any]:
             for version in sorted(asked.versions):
@@ -150,22 +152,22 @@ class Operations:
         return _json(said)
 
     def _promoted(self, version: int, instead_of: int | None = None) -> dict[str, Any]:
-        used = self.service.releases
+        used = self.releases
         used.prepare(version)
         traffic.promote(used.folder, version, instead_of)
         used.refresh()
         return self._releases()
 
     def _refuse_pinned(self) -> None:
-        if self.service.releases.pinned:
+        if self.releases.pinned:
             raise HTTPException(
                 409,
-                f"this service serves {self.service.releases.pinned} alone (--release); deploy "
+                f"this service serves {self.releases.pinned} alone (--release); deploy "
                 "another beside it",
             )
 
     def _releases(self) -> dict[str, Any]:
-        used = self.service.releases
+        used = self.releases
         roles: dict[int, list[str]] = {}
         for role, loaded in used.routes.all if used.routes else ():
             roles.setdefault(loaded.version, []).append(role)
