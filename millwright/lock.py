@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -41,7 +41,8 @@ def held(path: Path, say: Callable[[str], None], patience: float = PATIENCE) -> 
             "MILLWRIGHT_HOME"
         ) from err
     try:
-        holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
+        with suppress(OSError):  # who waits would like to know; a full disk may keep it
+            holder.write_text(f"{os.getpid()}\n", encoding="utf-8")
         yield
     finally:
         lock.release()

@@ -3,6 +3,7 @@
 import argparse
 import re
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from millwright import terminal, traffic
 from millwright.errors import ConfigurationError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import chosen
-from millwright.settings import State
+from millwright.settings import State, load_settings
 from millwright.traffic import Canary, Traffic
 
 FLEET = "simulated"
@@ -99,14 +100,15 @@ def _show(asked: argparse.Namespace) -> int:
 
 def _promote(asked: argparse.Namespace) -> int:
     where, folder = _place(asked)
-    releases.verify_in_fresh_process(traffic.named(folder, asked.version))
+    _prove(where, folder, asked.version)
     return _made_champion(asked, where, folder, asked.version)
 
 
 def _rollback(asked: argparse.Namespace) -> int:
     where, folder = _place(asked)
     present, version = releases.champion(folder), traffic.former(folder)
-    releases.check(traffic.named(folder, version))  # it was proved when it was deployed
+    releases.check(traffic.named(folder, version))  # it was proved before it answered
+    _check_published(where, folder, version)
     instead_of = int(present.name[1:]) if present else None
     return _made_champion(asked, where, folder, version, instead_of)
 
@@ -123,7 +125,7 @@ def _split(asked: argparse.Namespace) -> int:
         option = {"tags": "--tag"}.get(str(place), f"--{place}")
         raise ConfigurationError(f"{option}: {fault.removeprefix('Value error, ')}") from err
     for version in sorted(split.versions):
-        releases.verify_in_fresh_process(traffic.named(folder, version))
+        _prove(where, folder, version)
     traffic.write(folder, split)
     _follow(where, asked.fleet, lambda said: not said.get("refused") and _used(said) == split)
     return _list(asked)
@@ -134,6 +136,23 @@ def _verify(asked: argparse.Namespace) -> int:
     count = releases.verify(release)
     terminal.say(f"{release}: whole, and {count} examples predicted as when it was written")
     return 0
+
+
+def _prove(where: State, folder: Path, version: int) -> None:
+    """See that a release is whole and predicts as it did, and that it can be answered by here."""
+    releases.verify_in_fresh_process(traffic.named(folder, version))
+    _check_published(where, folder, version)
+
+
+def _check_published(where: State, folder: Path, version: int) -> None:
+    """See that the online store has what a release needs, where there is one to ask."""
+    from millwright.serving.features import check_published, open_reader
+    from millwright.serving.plan import Plan
+
+    patience = load_settings(where.environment).serving.store_timeout_ms / 1000
+    with suppress(ConfigurationError):
+        reader = open_reader(where, patience)
+        check_published(reader, Plan(releases.read_manifest(folder / f"v{version}").views), version)
 
 
 def _made_champion(

@@ -105,12 +105,15 @@ def write(folder: Path, traffic: Traffic) -> None:
     """Divide traffic so, from the next look of the service on.
 
     Raises:
-        InputError: a release that is named is not there.
+        InputError: a release that is named is not there, or the canary is the champion.
         MillwrightError: the file cannot be written.
     """
     for version in sorted(traffic.versions):
         named(folder, version)
     with _changing(folder):
+        champion = releases.champion(folder)
+        if champion and traffic.canary and champion.name == f"v{traffic.canary.version}":
+            raise InputError(f"{champion.name} is the champion; a canary is another release")
         _write(folder, traffic)
 
 
@@ -129,10 +132,10 @@ def promote(folder: Path, version: int, instead_of: int | None = None) -> None:
         if instead_of is not None:
             check_champion(folder, instead_of)
         before = read(folder)
+        present = releases.champion(folder)
         # In the log first: a kill in between leaves a line too many, and `former` passes over it.
-        if releases.champion(folder) != release:
-            with (folder / LOG).open("a", encoding="utf-8") as log:
-                log.write(f"v{version} {datetime.now(UTC).isoformat(timespec='microseconds')}\n")
+        if present != release:
+            _log(folder, present, version)
             releases.set_champion(folder, release)
         if version in before.versions:
             _write(folder, before.without(version))
@@ -178,13 +181,10 @@ def former(folder: Path) -> int:
         InputError: there was none.
     """
     present = releases.champion(folder)
-    names = [f"v{version}" for version, _ in champions(folder)]
-    # What stands after the present one never came to answer.
-    while present and present.name in names and names[-1] != present.name:
-        names.pop()
-    for name in reversed(names):
+    for version, _ in reversed(_answered(folder, present)):
+        name = f"v{version}"
         if (present is None or name != present.name) and (folder / name).is_dir():
-            return int(name[1:])
+            return version
     raise InputError(
         f"{folder} has had no other champion to roll back to; choose one: python -m millwright "
         "releases list, and releases promote"
@@ -192,12 +192,21 @@ def former(folder: Path) -> int:
 
 
 def champions(folder: Path) -> list[tuple[int, str]]:
-    """Each champion that there was with the time since when it was, the latest last."""
+    """Each champion that there was with the time since when it was, the latest last.
+
+    Raises:
+        ReleaseError: the log cannot be read.
+    """
     try:
         lines = (folder / LOG).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
-    found = [re.fullmatch(r"v(\d+) (\S+)", line) for line in lines]
+    except OSError as err:
+        raise ReleaseError(
+            f"{folder / LOG} cannot be read: {err.strerror}; move it away, and promote the release "
+            "that is wanted"
+        ) from err
+    found = [re.fullmatch(r"v(\d{1,9}) (\S+)", line) for line in lines]
     return [(int(line[1]), line[2]) for line in found if line]
 
 
@@ -237,6 +246,23 @@ def _changing(folder: Path) -> Iterator[None]:
                 f"cannot write in {folder}: {err.strerror}; let it be written, or change it where "
                 "it can be"
             ) from err
+
+
+def _log(folder: Path, present: Path | None, version: int) -> None:
+    """Add a champion to the log, after those that have answered."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
+    lines = [*_answered(folder, present), (version, now)]
+    with file_written_whole(folder / LOG) as draft:
+        text = "".join(f"v{each} {since}\n" for each, since in lines)
+        draft.write_text(text, encoding="utf-8")
+
+
+def _answered(folder: Path, present: Path | None) -> list[tuple[int, str]]:
+    """The champions up to the present one: what stands after it never came to answer."""
+    found = champions(folder)
+    places = [place for place, (version, _) in enumerate(found)
+              if present and present.name == f"v{version}"]  # fmt: skip
+    return found[: places[-1] + 1] if places else found
 
 
 def _write(folder: Path, traffic: Traffic) -> None:

@@ -22,13 +22,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from millwright.keys.key import Key, Role
 from millwright.serving.keys import WAY_OUT, KeyRing, is_here
+from millwright.serving.pause import unavailable
 from millwright.serving.rate import Limit
 
 OPEN = frozenset(("/", "/health", "/ready", "/metrics", "/openapi.json"))
 ASKING = frozenset(("/v1/predict", "/v1/predict/readings", "/v1/feedback"))
 READING = frozenset(("GET", "HEAD"))
 CHALLENGE = {"WWW-Authenticate": "Bearer"}
-PAUSE = {"Retry-After": "1"}
 
 Rules = Callable[[str, str], Role | None]
 
@@ -98,9 +98,7 @@ class Access:
             _refuse_elsewhere(scope)
             _limit(self.strangers, _address(scope))
         else:
-            raise HTTPException(
-                503, "keys cannot be checked now; the log of the service says why", headers=PAUSE
-            )
+            raise unavailable("keys cannot be checked now; the log of the service says why")
 
 
 def _shown(scope: Scope) -> bytes:

@@ -7,7 +7,8 @@ foreseen the log has the place.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -22,7 +23,7 @@ from millwright.errors import InputError
 from millwright.prediction_log.log import PredictionLog
 from millwright.serving import bodies, openapi
 from millwright.serving.access import Access
-from millwright.serving.asking import Asking, unavailable
+from millwright.serving.asking import Asking
 from millwright.serving.bodies import shortened
 from millwright.serving.features import OnlineReader
 from millwright.serving.keys import KeyRing
@@ -31,6 +32,7 @@ from millwright.serving.logged import batch
 from millwright.serving.metrics import Metrics
 from millwright.serving.observed import Observed
 from millwright.serving.operations import Operations
+from millwright.serving.pause import PAUSE, unavailable
 from millwright.serving.policy import Policy
 from millwright.serving.predictions import PredictionRequest, micros, moment
 from millwright.serving.rate import Limit
@@ -44,7 +46,6 @@ from millwright.settings import Serving, State
 
 LOG = logging.getLogger(__name__)
 FOLLOWING = 0.25  # seconds between two looks at which releases should be in use
-THREADS = 2
 SENT_DEADLINE = 5.0  # seconds for features of readings that are sent
 CLOSING = 5.0  # seconds that the prediction log has to bring away what it can, in the end
 
@@ -68,8 +69,7 @@ class Service:
         self.settings = settings
         self.deadline = settings.deadline_ms / 1000
         self.metrics = Metrics(self._gauges)
-        self.workers = Workers(THREADS)
-        self._telling = Workers(1)
+        self._probing, self._receiving, self._telling = Workers(2), Workers(2), Workers(1)
         self.readiness = Readiness(releases, reader)
         policy = Policy(settings.stale, settings.missing)
         self.asking = Asking(releases, reader, policy, self._logged)
@@ -127,12 +127,14 @@ class Service:
         asked = await bodies.read(request, ReadingsRequest, self.settings)
         now, began = datetime.now(UTC), request.scope["began"]
         try:
-            question = await self.workers.run(partial(self._sent, asked, now, began), SENT_DEADLINE)
+            job = partial(self._sent, asked, now, began)
+            question = await self._receiving.run(job, SENT_DEADLINE)
         except InputError as err:
             raise HTTPException(422, str(err)) from None
         except (NoReleaseError, TimeoutError) as err:
             raise unavailable(str(err) or f"no answer within {SENT_DEADLINE:g} s") from None
-        told = await self.asking.told(question, asked.explain, SENT_DEADLINE)
+        left = began + SENT_DEADLINE - time.perf_counter()
+        told = await self.asking.told(question, asked.explain, left)
         return Response(told, media_type="application/json")
 
     def _sent(self, asked: ReadingsRequest, now: datetime, began: float) -> Question:
@@ -152,13 +154,13 @@ class Service:
     async def ready(self, _: Request) -> Response:
         """Whether predictions can be had: a release is loaded, and its features can be read."""
         try:
-            said = await self.workers.run(self.readiness.told, self.deadline)
+            said = await self._probing.run(self.readiness.told, self.deadline)
         except TimeoutError:
             said = {
                 **self.readiness.unknown,
                 "reason": f"the online store did not answer within {self.deadline:g} s",
             }
-        return JSONResponse(said, 200 if said["ready"] else 503)
+        return JSONResponse(said) if said["ready"] else JSONResponse(said, 503, headers=PAUSE)
 
     async def health(self, _: Request) -> Response:
         """That the process lives."""
@@ -220,7 +222,8 @@ class Service:
     async def _following(self, _: Starlette) -> AsyncIterator[None]:
         self.asking.begin()
         self.log.start()
-        tasks = [asyncio.create_task(self._follow())]
+        looks = (self.ring.look, self.releases.refresh)
+        tasks = [asyncio.create_task(_follow(look)) for look in looks]
         if self._post:
             self._post.watch()
             tasks.append(asyncio.create_task(_beat(self._post)))
@@ -231,14 +234,14 @@ class Service:
                 task.cancel()
             await asyncio.to_thread(self.log.close, CLOSING)
 
-    async def _follow(self) -> None:
-        """Look for other releases now and then, in a thread of its own."""
-        looking = Workers(1)
-        while True:
-            for look in (self.ring.look, self.releases.refresh):
-                with contextlib.suppress(TimeoutError):  # a slow disk: the next look waits its turn
-                    await looking.run(look, 60.0)
-            await asyncio.sleep(FOLLOWING)
+
+async def _follow(look: Callable[[], None]) -> None:
+    """Look at what may have changed now and then, in a thread of its own."""
+    looking = Workers(1)
+    while True:
+        with contextlib.suppress(TimeoutError):  # a slow disk: the next look waits its turn
+            await looking.run(look, 60.0)
+        await asyncio.sleep(FOLLOWING)
 
 
 async def _beat(post: Post) -> None:

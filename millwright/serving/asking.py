@@ -10,6 +10,7 @@ from starlette.exceptions import HTTPException
 from millwright.errors import InputError, MillwrightError
 from millwright.serving import answers
 from millwright.serving.features import OnlineReader
+from millwright.serving.pause import unavailable
 from millwright.serving.policy import Policy
 from millwright.serving.releases import Releases
 from millwright.serving.scorer import Scorer, Waiting
@@ -85,8 +86,3 @@ def _resolve(told: Sequence[tuple[Future, bytes | Exception]]) -> None:
             future.set_exception(answer)
         else:
             future.set_result(answer)
-
-
-def unavailable(detail: str) -> HTTPException:
-    """That something cannot be answered now: 503, and to come again in a second."""
-    return HTTPException(503, detail, headers={"Retry-After": "1"})

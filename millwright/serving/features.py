@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import yaml
 
 from millwright.endpoints import endpoint
-from millwright.errors import ConfigurationError
+from millwright.errors import ConfigurationError, MillwrightError, ReleaseError
 from millwright.serving.plan import Cells, Plan
 from millwright.serving.rows import FeatureRows, Moments
 from millwright.settings import ENVIRONMENTS, State, load_settings
@@ -103,3 +103,17 @@ def lacking(reader: OnlineReader, plan: Plan) -> str | None:
                 "publish the views of the release and materialize them again, or train again"
             )
     return None
+
+
+def check_published(reader: OnlineReader, plan: Plan, version: int) -> None:
+    """See that the store has the features of a release, as far as it can be asked now.
+
+    Raises:
+        ReleaseError: it has not.
+    """
+    try:
+        reason = lacking(reader, plan)
+    except MillwrightError:  # to be away says nothing against a release
+        return
+    if reason:
+        raise ReleaseError(f"release v{version} cannot answer: {reason}")

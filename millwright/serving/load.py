@@ -3,7 +3,8 @@
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from millwright.serving.access import OPEN, PAUSE
+from millwright.serving.access import OPEN
+from millwright.serving.pause import PAUSE
 
 
 class Load:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic_core import to_json
@@ -14,19 +15,21 @@ from starlette.routing import Route
 
 from millwright import release as releases
 from millwright import traffic
-from millwright.errors import InputError, MillwrightError, ReleaseError
+from millwright.errors import BusyError, InputError, MillwrightError, ReleaseError
 from millwright.prediction_log.log import PredictionLog
 from millwright.prediction_log.opening import recent
 from millwright.serving import bodies, logged, queries
 from millwright.serving.described import ChampionRequest, RollbackRequest
+from millwright.serving.features import check_published
 from millwright.serving.overview import Fleet
+from millwright.serving.pause import unavailable
 from millwright.serving.scoring import NoReleaseError, Scoring
 from millwright.serving.workers import Workers
 from millwright.settings import Serving, State
 from millwright.traffic import Traffic
 
 LOG = logging.getLogger(__name__)
-PATIENCE = 30.0  # seconds for what looks at a whole fleet, or proves a release
+PATIENCE = 30.0  # seconds for what looks at a whole fleet, or into the log
 CHANGE = 120.0  # seconds to prove a release
 
 Result = TypeVar("Result")
@@ -39,6 +42,7 @@ class Operations:
         self, scoring: Scoring, log: PredictionLog, settings: Serving, state: State
     ) -> None:
         self.releases = scoring.releases
+        self.reader = scoring.reader
         self.log = log
         self.settings = settings
         self.state = state
@@ -126,7 +130,7 @@ class Operations:
 
         def divided() -> dict[str, Any]:
             for version in sorted(asked.versions):
-                used.prepare(version)
+                self._prepare(version)
             traffic.write(used.folder, asked)
             used.refresh()
             return self._releases()
@@ -153,10 +157,15 @@ class Operations:
 
     def _promoted(self, version: int, instead_of: int | None = None) -> dict[str, Any]:
         used = self.releases
-        used.prepare(version)
+        self._prepare(version)
         traffic.promote(used.folder, version, instead_of)
         used.refresh()
         return self._releases()
+
+    def _prepare(self, version: int) -> None:
+        """Have a release ready that can answer."""
+        loaded = self.releases.prepare(version)
+        check_published(self.reader, loaded.plan, version)
 
     def _refuse_pinned(self) -> None:
         if self.releases.pinned:
@@ -197,22 +206,18 @@ class Operations:
             return await workers.run(job, seconds)
         except InputError as err:
             raise HTTPException(422, str(err)) from None
-        except NoReleaseError as err:
-            raise HTTPException(503, str(err)) from None
+        except (NoReleaseError, BusyError) as err:
+            raise unavailable(str(err)) from None
         except ReleaseError as err:
             raise HTTPException(409, str(err)) from None
         except TimeoutError:
-            raise HTTPException(
-                503, f"no answer within {seconds:g} s; {again}", {"Retry-After": "5"}
-            ) from None
-        except MillwrightError as err:
+            raise unavailable(f"no answer within {seconds:g} s; {again}") from None
+        except (MillwrightError, OSError) as err:
             LOG.warning("cannot answer: %s", err)
-            raise HTTPException(
-                503, "what this needs cannot be read now; the log says why", {"Retry-After": "1"}
-            ) from None
+            raise unavailable("what this needs cannot be had now; the log says why") from None
 
 
-def _facts(folder: Any, version: int) -> dict[str, Any]:
+def _facts(folder: Path, version: int) -> dict[str, Any]:
     try:
         manifest = releases.read_manifest(folder / f"v{version}")
     except ReleaseError:

@@ -59,8 +59,7 @@ class Prover:
 class Releases:
     """The releases of one fleet in one environment, as the files beside them say.
 
-    `named` gives the folder of the champion, or None; with `pinned` it answers alone, whatever
-    the files say of others.
+    One that is `pinned` answers alone, whatever the files say of others.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class Releases:
             faults = [f"the champion cannot be loaded: {type(err).__name__}"]
         self._refuse("; ".join(faults) or None)
 
-    def prepare(self, version: int) -> None:
+    def prepare(self, version: int) -> Loaded:
         """Prove and load a release, so that it can be used at once.
 
         Raises:
@@ -110,7 +109,7 @@ class Releases:
             ReleaseError: it is broken, or refused as another service's.
         """
         with self._loading:
-            self._loaded(traffic.named(self.folder, version))
+            return self._loaded(traffic.named(self.folder, version))
 
     def _wanted(self) -> tuple[Routes, list[str]]:
         """The releases that should be in use, or stay in place of those that cannot be, and why."""

@@ -88,6 +88,7 @@ def test_a_service_starts_before_there_is_anything_to_serve(
     begun = f"serving environment local, fleet plant, release none yet, at {server.url}"
     assert begun in server.lines
     assert [each.status_code for each in said] == [503] * 4
+    assert {each.headers["retry-after"] for each in said} == {"1"}
     unreleased, _, unpublished, _ = said
     assert unreleased.json()["release"] is None
     assert "fleet 'plant' has no champion in environment 'local'" in unreleased.json()["reason"]

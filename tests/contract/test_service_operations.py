@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -27,7 +28,9 @@ from starlette.applications import Starlette
 from millwright import feast_store, release, traffic
 from millwright.__main__ import main
 from millwright.prediction_log import opening
-from millwright.release import MODEL
+from millwright.release import MODEL, ServedView
+from millwright.serving.keys import KeyRing
+from millwright.serving.releases import Releases
 from millwright.traffic import Canary, Traffic
 
 Story = Callable[[httpx.AsyncClient], Awaitable[Any]]
@@ -287,6 +290,50 @@ def test_a_rollback_that_is_sent_again_does_not_go_forward(plant: Plant, app: St
     assert (done.status_code, again.status_code) == (200, 409)
     assert "v3 is not the champion; v1 is" in again.json()["error"]
     assert release.champion(plant.releases) == plant.releases / "v1"
+
+
+def test_a_release_whose_features_are_not_online_is_not_made_champion(
+    plant: Plant, app: Starlette, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smell = ServedView(name="plant_smell", features={"smell": "float32"}, time_to_live=None)
+    path = plant.released(5, views=(*ServedView.all_of(plant.fleet), smell))
+    canary = {"canary": {"version": 5, "percent": 10}}
+
+    async def story(client: httpx.AsyncClient) -> list[httpx.Response]:
+        return [
+            await client.put("/v1/releases/champion", json={"version": 5}),
+            await client.put("/v1/releases/traffic", json=canary),
+        ]
+
+    try:
+        for said in asking(app, story):
+            assert said.status_code == 409
+            told = "release v5 cannot answer: view 'plant_smell' is not in the online store"
+            assert told in said.json()["error"]
+        promote = ["releases", "promote", "v5", "--fleet", "plant", "--stack", "local"]
+        assert main(promote) == 1
+        assert "release v5 cannot answer: view 'plant_smell'" in capsys.readouterr().err
+    finally:
+        shutil.rmtree(path)
+    assert release.champion(plant.releases) == plant.releases / "v1"
+    assert traffic.read(plant.releases) == Traffic()
+
+
+def test_keys_are_followed_while_a_release_takes_its_time(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proved, looked = threading.Event(), threading.Semaphore(0)
+    monkeypatch.setattr(Releases, "refresh", lambda _: proved.wait(20))
+    monkeypatch.setattr(KeyRing, "look", lambda _: looked.release())
+
+    async def story(_: httpx.AsyncClient) -> list[bool]:
+        return [await asyncio.to_thread(looked.acquire, timeout=20) for _ in range(3)]
+
+    app = app_of(plant)
+    try:
+        assert asking(app, story) == [True] * 3
+    finally:
+        proved.set()
 
 
 def test_a_pinned_service_changes_nothing(plant: Plant) -> None:

@@ -241,6 +241,45 @@ def test_a_kill_before_the_traffic_is_made_up_for_by_a_rerun(folder: Path) -> No
     assert [version for version, _ in champions(folder)] == [1, 2]
 
 
+def test_a_champion_that_was_taken_back_is_not_the_former_one_of_the_next(folder: Path) -> None:
+    before = release.champion(folder)
+    promote(folder, 2)
+    traffic.take_back(folder, 2, before, Traffic())
+    promote(folder, 3)
+    assert former(folder) == 1
+    assert [version for version, _ in champions(folder)] == [1, 3]
+
+
+def test_a_kill_between_log_and_pointer_is_forgotten_by_the_next_champion(folder: Path) -> None:
+    killed_in(lambda: promote(folder, 2), lambda: setattr(release, "set_champion", die))
+    promote(folder, 3)
+    assert former(folder) == 1
+
+
+def test_a_torn_line_swallows_no_champion(folder: Path) -> None:
+    promote(folder, 2)
+    with (folder / LOG).open("a") as log:
+        log.write("v4 2026-11-2")
+    promote(folder, 3)
+    promote(folder, 4)
+    assert former(folder) == 3
+
+
+def test_a_log_that_cannot_be_read_is_named(folder: Path) -> None:
+    (folder / LOG).unlink()
+    (folder / LOG).mkdir()
+    with pytest.raises(ReleaseError, match=f"{LOG} cannot be read"):
+        former(folder)
+    with pytest.raises(ReleaseError, match=f"{LOG} cannot be read"):
+        promote(folder, 2)
+    assert champion(folder) == "v1"
+
+
+def test_the_champion_is_no_canary(folder: Path) -> None:
+    with pytest.raises(InputError, match="v1 is the champion; a canary is another release"):
+        write(folder, Traffic(canary=Canary(version=1, percent=10)))
+
+
 def test_lines_of_the_log_that_say_nothing_are_passed_over(folder: Path) -> None:
     promote(folder, 2)
     log = folder / LOG
