@@ -3,7 +3,7 @@
 A reading here and there is corrected hours later, in the same tables.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -41,8 +41,7 @@ class SentPlant:
     detector: Path
 
     def of(self, table: str, machine: str) -> pd.DataFrame:
-        rows = self.raw[table]
-        return rows[rows.index == machine]
+        return self.raw[table].loc[machine:machine]
 
     def engine(self) -> ReadingsEngine:
         return ReadingsEngine(self.recipe, self.detector)
@@ -57,9 +56,10 @@ class SentPlant:
                 rows = rows[rows["timestamp"] > as_of - back]
             cells = about or tuple(self.recipe.sensors)
             found[table] = [_row(row, cells) for row in rows.to_dict("records")]
-        (machines,) = self.of("machines", machine).to_dict("records")
-        attributes = {name: machines[name] for name in self.recipe.attributes}
-        return {**found, "attributes": {**attributes, "received": text(machines["received"])}}
+        for row in self.of("machines", machine).to_dict("records"):
+            said = _said(row, [*self.recipe.attributes])
+            found["attributes"] = {**said, "received": text(row["received"])}
+        return found
 
     def history(self, machines: Sequence[str], times: Sequence[datetime]) -> pa.Table:
         """What training would have been given, and when each view's row was true."""
@@ -73,19 +73,31 @@ class SentPlant:
 
 
 def _row(row: dict[str, Any], cells: Sequence[str]) -> dict[str, Any]:
-    said = {name: None if row[name] != row[name] else row[name] for name in cells}
-    return {**said, "timestamp": text(row["timestamp"]), "received": text(row["received"])}
+    times = {name: text(row[name]) for name in ("timestamp", "received")}
+    return {**_said(row, cells), **times}
+
+
+def _said(row: dict[str, Any], cells: Sequence[str]) -> dict[str, Any]:
+    return {name: None if row[name] != row[name] else row[name] for name in cells}
 
 
 def text(time: pd.Timestamp) -> str:
     return time.isoformat()
 
 
-def new_sent_plant(home: Path, patch: pytest.MonkeyPatch, machines: int, days: int) -> SentPlant:
+def new_sent_plant(
+    home: Path,
+    patch: pytest.MonkeyPatch,
+    machines: int,
+    days: int,
+    fit_window: str = "10d",
+    spoil: Callable[[Path], None] = lambda _: None,
+) -> SentPlant:
+    """The plant; `spoil` may change its data before anything is made of it."""
     fleets = home / "fleets"
     fleets.mkdir(parents=True)
     values = yaml.safe_load((FLEETS / "simulated.yaml").read_text())
-    values["anomaly"] = {"fit_window": "10d"}
+    values["anomaly"] = {"fit_window": fit_window}
     values["simulation"] |= {"machines": machines, "days": days, "late_share": 0.05}
     (fleets / "simulated.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
     patch.setenv("MILLWRIGHT_HOME", str(home / "state"))
@@ -95,12 +107,13 @@ def new_sent_plant(home: Path, patch: pytest.MonkeyPatch, machines: int, days: i
     assert project.fleet.simulation
     simulate(project.fleet, project.fleet.simulation, home / "data")
     _correct(home / "data" / "telemetry.parquet")
+    spoil(home / "data")
     end = project.fleet.simulation.start + timedelta(days=days + 30)
     done = ingest(
         project.fleet, FolderSource(home / "data", project.fleet), project.raw,
         home / "quarantine", project.settings.engine, end,
     )  # fmt: skip
-    assert not done.refused
+    assert not done.refused, done.refused
     project.offline.update()
     feast_store.apply(project.state)
     version = project.offline.detector_version()
@@ -108,7 +121,9 @@ def new_sent_plant(home: Path, patch: pytest.MonkeyPatch, machines: int, days: i
     folder = project.state.detectors(project.fleet.name) / version
     recipe = Recipe.of(project.fleet, detectors.load(folder))
     raw = {
-        name: project.raw.query(project.raw.scan(name)).set_index("machine_id", drop=False)
+        name: project.raw.query(project.raw.scan(name))
+        .set_index("machine_id", drop=False)
+        .sort_index(kind="stable")
         for name in ("machines", "telemetry", "errors", "maintenance")
     }
     return SentPlant(project, raw, recipe, folder)

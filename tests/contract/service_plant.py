@@ -32,7 +32,7 @@ from millwright.serving.features import open_reader
 from millwright.serving.keys import key_ring
 from millwright.serving.releases import Releases
 from millwright.settings import REPOSITORY, Serving, State
-from millwright.views import feature_views, published
+from millwright.views import feature_views, published, service_name
 
 FLEET = """
 name: plant
@@ -91,23 +91,28 @@ class Plant:
 
     def released(self, version: int, **changes: Any) -> Path:
         """A release whose model answers otherwise than that of every other version."""
-        encoder, rng = Encoder.of(self.fleet), np.random.default_rng(version)
-        rows = rng.standard_normal((400, len(encoder.columns)), dtype=np.float32)
+        columns, rng = Encoder.of(self.fleet).columns, np.random.default_rng(version)
+        rows = rng.standard_normal((400, len(columns)), dtype=np.float32)
         labels = rows.sum(axis=1) > version / 10
         rows[rng.random(rows.shape) < 0.3] = np.nan
         booster = Classifier({"max_depth": 4}, 20, version).fit(rows, labels).booster
         assert booster is not None
+        return release.write(self.releases, self.manifest(version, **changes), booster, rows[:5])
+
+    def manifest(self, version: int, **changes: Any) -> Manifest:
+        """What a release says of itself."""
+        fleet = self.fleet
         values = {
-            "name": "plant_failure", "version": version, "fleet": "plant",
-            "fingerprint": f"f{version}", "feature_service": "plant_failure_v1",
-            "views": ServedView.all_of(self.fleet), "costs": self.fleet.costs,
-            "encoder": encoder, "threshold": version / 1000, "horizon": "24h", "lead_time": "4h",
+            "name": f"{fleet.name}_failure", "version": version, "fleet": fleet.name,
+            "fingerprint": f"f{version}", "feature_service": service_name(fleet, "failure"),
+            "views": ServedView.all_of(fleet), "costs": fleet.costs,
+            "encoder": Encoder.of(fleet), "threshold": version / 1000,
+            "horizon": "24h", "lead_time": "4h",
             "learned_until": OLD, "dataset_version": "d1", "detector_version": None,
             "code_version": "c1", "git_revision": None, "mlflow_run": "r1",
             "environment": self.state.environment, "libraries": {"xgboost": xgboost.__version__},
         }  # fmt: skip
-        manifest = Manifest.model_validate(values | changes)
-        return release.write(self.releases, manifest, booster, rows[:5])
+        return Manifest.model_validate(values | changes)
 
     def write_online(self, machines: dict[str, dict[str, datetime]]) -> None:
         """Rows for the views of each machine, as a materialization writes them."""
@@ -230,12 +235,14 @@ def app_of(plant: Plant, folder: Path | None = None, **settings: Any) -> Starlet
     return Service(current, reader, log, key_ring(plant.state), plant.state, allowed).app()
 
 
-def asking(app: Starlette, story: Callable[[httpx.AsyncClient], Awaitable[Result]]) -> Result:
-    """What comes of a story that has at most 10 s to ask a service in this process."""
+def asking(
+    app: Starlette, story: Callable[[httpx.AsyncClient], Awaitable[Result]], seconds: float = 10
+) -> Result:
+    """What comes of a story that has so long to ask a service in this process."""
 
     async def told() -> Result:
         async with (
-            asyncio.timeout(10),
+            asyncio.timeout(seconds),
             app.router.lifespan_context(app),
             httpx.AsyncClient(
                 transport=httpx.ASGITransport(app), base_url="http://localhost"
