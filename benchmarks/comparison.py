@@ -85,10 +85,11 @@ def _column_difference(
         return f"{one.type} against {other.type}"
     unequal = _numpy(pc.not_equal(one.is_null(), other.is_null()))
     if pa.types.is_floating(one.type) and tolerance:
-        values = [_numpy(pc.fill_null(each, 0)) for each in (one, other)]
+        values = [_numpy(each.fill_null(0)) for each in (one, other)]
         unequal |= ~np.isclose(values[0], values[1], rtol=tolerance, atol=tolerance)
     else:
-        unequal |= _numpy(pc.fill_null(pc.not_equal(one, other), fill_value=False))
+        apart: Any = pc.not_equal(one, other)
+        unequal |= _numpy(apart.fill_null(fill_value=False))
     at = np.flatnonzero(unequal)
     if not len(at):
         return None
@@ -111,7 +112,8 @@ def _plain(column: "pa.Array[Any]") -> "pa.Array[Any]":
         in_utc = column.cast(pa.timestamp(kind.unit, tz="UTC"))
         return in_utc.cast(pa.timestamp("us", tz="UTC"), safe=False)
     if pa.types.is_floating(kind):
-        return pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        plain: pa.Array[Any] = pc.if_else(pc.is_nan(column), pa.scalar(None, kind), column)
+        return plain
     return column
 
 
@@ -123,5 +125,6 @@ def _arrow(frame: Any) -> pa.Table:
     if isinstance(frame, pa.Table):
         return frame
     if hasattr(frame, "to_arrow"):  # of polars
-        return frame.to_arrow()
+        table: pa.Table = frame.to_arrow()
+        return table
     return pa.Table.from_pandas(frame, preserve_index=False)

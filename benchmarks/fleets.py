@@ -81,8 +81,9 @@ def _rows(
         "event_timestamp": pa.array(events, pa.int64()).cast(INSTANT),
         "created_timestamp": pa.array(known, pa.int64()).cast(INSTANT),
     }
-    features = {name: dice.standard_normal(len(events), np.float32) for name in view.columns}
-    return pa.table({**table, **features})
+    for name in view.columns:
+        table[name] = dice.standard_normal(len(events), np.float32)
+    return pa.table(table)
 
 
 def _cutoffs(options: Mapping[str, Any], start: datetime, span: timedelta) -> pa.Table:

@@ -135,10 +135,11 @@ def _read(store: FeatureStore, case: Case) -> pd.DataFrame:
     devices = case.options["devices"]
     asked = [{KEY: f"device_{number:06d}"} for number in range(0, devices, -(-devices // READ))]
     features = [f"{view}:{name}" for view, names in _views(case).items() for name in names]
-    return pd.concat(
+    found: pd.DataFrame = pd.concat(
         store.get_online_features(features, asked[start : start + AT_ONCE]).to_df()
         for start in range(0, len(asked), AT_ONCE)
     )
+    return found
 
 
 def as_feast_writes_it(url: str) -> str:

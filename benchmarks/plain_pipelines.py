@@ -9,6 +9,7 @@ with the rest of a delivery, and says of a dropped row neither which it was nor 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -150,7 +151,7 @@ def _step(time: str) -> pl.Expr:
 
 def _windows(steps: pl.DataFrame, sensors: list[str], label: str, length: int) -> pl.DataFrame:
     """Statistics of the means of the last `length` steps; the slope is an hour's, least squares."""
-    within = {"window_size": f"{length}i", "min_samples": 1}
+    within: dict[str, Any] = {"window_size": f"{length}i", "min_samples": 1}
     cells = pl.col(sensors)
     # Counted from the first step of a machine, so that sums of squares lose nothing.
     hour = (pl.col("step") - pl.col("step").first().over("machine_id")).cast(pl.Float64)

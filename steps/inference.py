@@ -28,7 +28,8 @@ def predict_machines(
     """Predict every machine, by the online store as of now and by the offline store of the past."""
 
     def features(cutoffs: pd.DataFrame, service: str) -> pa.Table:
-        return stack.feature_store().get_features_as_known(cutoffs, service)
+        found: pa.Table = stack.feature_store().get_features_as_known(cutoffs, service)
+        return found
 
     run = str(get_step_context().pipeline_run.id)
     with terminal.progress() as show:
