@@ -276,6 +276,18 @@ def new_plant(home: Path, patch: pytest.MonkeyPatch, environment: str = "local")
     return Plant(state, load_fleet("plant"), kept)
 
 
+@contextmanager
+def filled_plant(folders: pytest.TempPathFactory, *versions: int) -> Iterator[Plant]:
+    """A plant with features online and some releases, the first of them as champion."""
+    with pytest.MonkeyPatch.context() as patch:
+        made = new_plant(folders.mktemp("plant"), patch)
+        feast_store.apply(made.state)
+        made.write_online(MACHINES)
+        first, *_ = [made.released(version) for version in versions]
+        release.set_champion(made.releases, first)
+        yield made
+
+
 def expected(plant: Plant, version: int, *views: str) -> float:
     """What a release makes of a machine that has these views and no others."""
     encoder = Encoder.of(plant.fleet)

@@ -12,13 +12,12 @@ import psutil
 import pytest
 import uvicorn
 from hostile_bodies import BODIES, HIDDEN, Asked, hostile
-from service_plant import MACHINES, TELEMETRY, Plant, Server, expected, new_plant, serving
+from service_plant import TELEMETRY, Plant, Server, expected, filled_plant, serving
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from millwright import feast_store, release
 from millwright.serving import connection
 from millwright.serving.server import listen
 
@@ -29,12 +28,8 @@ HEAD = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: applicati
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    with pytest.MonkeyPatch.context() as patch:
-        made = new_plant(tmp_path_factory.mktemp("plant"), patch)
-        feast_store.apply(made.state)
-        made.write_online(MACHINES)
-        release.set_champion(made.releases, made.released(1))
-        yield made
+    with filled_plant(tmp_path_factory, 1) as plant:
+        yield plant
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import httpx
 import numpy as np
 import pytest
 from service_plant import (
-    MACHINES,
     TELEMETRY,
     Plant,
     Server,
@@ -18,11 +17,11 @@ from service_plant import (
     asked,
     asking,
     expected,
-    new_plant,
+    filled_plant,
     serving,
 )
 
-from millwright import feast_store, release, traffic
+from millwright import release, traffic
 from millwright.release import MODEL, Release, ServedView
 from millwright.serving.sqlite_reader import SqliteReader
 from millwright.traffic import Canary, Traffic
@@ -30,12 +29,8 @@ from millwright.traffic import Canary, Traffic
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    with pytest.MonkeyPatch.context() as patch:
-        found = new_plant(tmp_path_factory.mktemp("plant"), patch)
-        feast_store.apply(found.state)
-        found.write_online(MACHINES)
-        release.set_champion(found.releases, found.released(1))
-        yield found
+    with filled_plant(tmp_path_factory, 1) as plant:
+        yield plant
 
 
 @pytest.fixture(scope="module")

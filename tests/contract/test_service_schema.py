@@ -12,9 +12,8 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
-from service_plant import MACHINES, Plant, Server, new_plant, serving
+from service_plant import Plant, Server, filled_plant, serving
 
-from millwright import feast_store, release
 from millwright.serving import openapi
 
 EXAMPLES = 10  # of each endpoint, besides the borders
@@ -32,14 +31,8 @@ document = schemathesis.openapi.from_dict(openapi.description(), config=schemath
 
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    with pytest.MonkeyPatch.context() as patch:
-        made = new_plant(tmp_path_factory.mktemp("plant"), patch)
-        feast_store.apply(made.state)
-        made.write_online(MACHINES)
-        for version in (1, 2):
-            made.released(version)
-        release.set_champion(made.releases, made.releases / "v1")
-        yield made
+    with filled_plant(tmp_path_factory, 1, 2) as plant:
+        yield plant
 
 
 @pytest.fixture(scope="module")
