@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from millwright import benchmark, durations, release_commands, stack_file, startup, terminal
+from millwright.arguments import FLEET
 from millwright.doctor import command as doctor
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.fleet import Simulation, load_fleet
@@ -41,7 +42,7 @@ def _parse(words: Sequence[str] | None) -> argparse.Namespace:
 
     making = verbs.add_parser("simulate", help="write the raw tables of a made-up fleet")
     making.add_argument("folder", type=Path, help="where the tables go")
-    making.add_argument("--fleet", default="simulated", help="whose tables and sensors they have")
+    making.add_argument("--fleet", default=FLEET, help="whose tables and sensors they have")
     making.add_argument("--machines", type=int)
     making.add_argument("--days", type=int)
     making.add_argument("--start", metavar="DATE")

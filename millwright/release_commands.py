@@ -9,15 +9,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from millwright import arguments, terminal, traffic
 from millwright import release as releases
-from millwright import terminal, traffic
 from millwright.errors import ConfigurationError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import chosen
 from millwright.settings import State, load_settings
 from millwright.traffic import Canary, Traffic
-
-FLEET = "simulated"
 
 
 def add_parser(verbs: Any) -> None:
@@ -26,9 +24,9 @@ def add_parser(verbs: Any) -> None:
     actions = verb.add_subparsers(required=True, metavar="ACTION")
     _add(actions, "list", "the releases of a fleet, and what each one answers", _list)
     showing = _add(actions, "show", "where a release comes from, and what it is", _show)
-    showing.add_argument("version", type=_version, metavar="VERSION", help="such as v3")
+    showing.add_argument("version", type=arguments.version, metavar="VERSION", help="such as v3")
     promoting = _add(actions, "promote", "make a release the champion", _promote)
-    promoting.add_argument("version", type=_version, metavar="VERSION", help="such as v3")
+    promoting.add_argument("version", type=arguments.version, metavar="VERSION", help="such as v3")
     _add(actions, "rollback", "make the champion of before the champion again", _rollback)
     splitting = _add(actions, "split", "have others than the champion answer; none, if not given",
                      _split)  # fmt: skip
@@ -41,7 +39,7 @@ def add_parser(verbs: Any) -> None:
         help="it answers requests that carry this tag; may be given again",
     )  # fmt: skip
     splitting.add_argument(
-        "--shadow", type=_version, metavar="VERSION", action="append", default=[],
+        "--shadow", type=arguments.version, metavar="VERSION", action="append", default=[],
         help="it predicts too, which is logged and told to nobody; may be given again",
     )  # fmt: skip
     verifying = actions.add_parser("verify", help="check a release and predict its examples again")
@@ -51,7 +49,7 @@ def add_parser(verbs: Any) -> None:
 
 def _add(actions: Any, name: str, summary: str, do: Any) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=summary)
-    parser.add_argument("--fleet", default=FLEET)
+    parser.add_argument("--fleet", default=arguments.FLEET)
     parser.add_argument("--stack", help="an environment; else the active one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write what is found there")
     parser.set_defaults(do=do)
@@ -258,12 +256,6 @@ def _used(said: dict[str, Any]) -> Traffic | None:
     return Traffic.model_validate(said["traffic"]) if "traffic" in said else None
 
 
-def _version(text: str) -> int:
-    if not re.fullmatch(r"v?[1-9][0-9]{0,8}", text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no release; write it like v3")
-    return int(text.removeprefix("v"))
-
-
 def _canary(text: str) -> Canary:
     version, _, percent = text.partition("=")
     try:
@@ -274,7 +266,7 @@ def _canary(text: str) -> Canary:
         raise argparse.ArgumentTypeError(
             f"'{text}' is no release with a percentage above 0 and up to 100; write it like v4=10"
         )
-    return Canary(version=_version(version), percent=share)
+    return Canary(version=arguments.version(version), percent=share)
 
 
 def _tag(text: str) -> tuple[str, int]:
@@ -283,4 +275,4 @@ def _tag(text: str) -> tuple[str, int]:
         raise argparse.ArgumentTypeError(
             f"'{text}' is no tag with a release; write it like b=v4, in small letters"
         )
-    return name, _version(version)
+    return name, arguments.version(version)

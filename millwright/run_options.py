@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from millwright import arguments
 from millwright.configuration import nearest
 from millwright.errors import ConfigurationError
 from millwright.fleet import fleets_folder, load_fleet
@@ -20,7 +21,7 @@ def parser() -> argparse.ArgumentParser:
         prog="run.py", description="Runs a pipeline.", allow_abbrev=False
     )
     words.add_argument("--pipeline", help=f"required: {', '.join(PIPELINES)}")
-    words.add_argument("--fleet", default="simulated", help="a file in configs/fleets")
+    words.add_argument("--fleet", default=arguments.FLEET, help="a file in configs/fleets")
     words.add_argument("--data", help="a folder of CSV or parquet files, or a database URL")
     words.add_argument(
         "--stack", help="an environment in configs/environments, for this run; else the active one"
@@ -30,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
         help="when corrections in the data became known (ISO 8601 with zone; now if not given)",
     )  # fmt: skip
     words.add_argument(
-        "--release", type=_version, metavar="VERSION",
+        "--release", type=arguments.version, metavar="VERSION",
         help="which release, such as v3, to deploy (the latest if not given) or to predict by (the "
         "champion)",
     )  # fmt: skip
@@ -59,13 +60,6 @@ def _moment(text: str) -> datetime:
     if moment.tzinfo is None:
         raise argparse.ArgumentTypeError(f"'{text}' has no zone; {way_out}")
     return moment
-
-
-def _version(text: str) -> int:
-    number = text.removeprefix("v")
-    if not number.isdecimal() or not int(number):
-        raise argparse.ArgumentTypeError(f"'{text}' is no release; write it like v3")
-    return int(number)
 
 
 def check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from feast.diff.property_diff import TransitionType
 from redis import Redis
 
 from millwright import feast_store
+from millwright.arguments import FLEET
 from millwright.doctor.databases import damage
 from millwright.doctor.findings import LEFT_OUT, Check, Finding, Patient, moved
 from millwright.errors import MillwrightError
@@ -47,7 +48,7 @@ def registry(patient: Patient) -> Iterator[Finding]:
         if not path.is_file():
             yield Finding(title, "ok", "none yet; the first run makes it")
         elif problem := damage(path):
-            fleets = [fleet.name for fleet in patient.fleets()] or ["simulated"]
+            fleets = [fleet.name for fleet in patient.fleets()] or [FLEET]
             again = [moved(path), *(patient.run("features", fleet) for fleet in fleets)]
             said = f"{path} {problem}. Restore it from a backup, or move it away; {loss}"
             yield Finding(title, "fault", said, " && ".join(again))

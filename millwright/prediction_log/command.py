@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from millwright import terminal
+from millwright.arguments import FLEET
 from millwright.errors import ConfigurationError, InputError
 from millwright.files import file_written_whole
 from millwright.fleet import Fleet, load_fleet
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 def add_parser(verbs: Any) -> None:
     """Add the verb to the sub-parsers `verbs`."""
     asking = verbs.add_parser("predictions", help="what the service answered, and what came of it")
-    asking.add_argument("--fleet", default="simulated")
+    asking.add_argument("--fleet", default=FLEET)
     asking.add_argument("--stack", help="an environment; else the active one")
     asking.add_argument("--since", metavar="TIME", help="such as 2025-01-31, or with time and zone")
     asking.add_argument("--machine", metavar="M", help="this one alone")

@@ -10,12 +10,11 @@ from typing import Any
 
 from millwright import release as releases
 from millwright import startup, terminal
+from millwright.arguments import FLEET
 from millwright.errors import ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import VARIABLE, settle
 from millwright.settings import Serving, State, load_settings, state
-
-FLEET = "simulated"
 
 
 def add_parser(verbs: Any) -> None:
