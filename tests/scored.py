@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from millwright.prediction_log.records import NEVER, ScoredBatch
+from millwright.prediction_log.records import ScoredBatch
+from millwright.serving.rows import NEVER
 
 START = 1_760_000_000_000_000  # microseconds since 1970 UTC
 SECOND = 1_000_000

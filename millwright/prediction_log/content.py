@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from millwright.errors import first_line
 from millwright.prediction_log.packing import Batch, Reported, Unreadable, unpack
-from millwright.prediction_log.records import NEVER, Layout, Loss, ScoredBatch
+from millwright.prediction_log.records import Layout, Loss, ScoredBatch
 from millwright.prediction_log.sink import RefusedError
+from millwright.serving.rows import NEVER
 
 TIME = pa.timestamp("us", tz="UTC")
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-NEVER = -(2**63)  # the event time where a view had no row
-
 
 @dataclass(frozen=True, eq=False)
 class ScoredBatch:
