@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xgboost
 
+from benchmarks.manifests import manifest
 from millwright import release, traffic
 from millwright.encoder import Encoder, Matrix
 from millwright.fleet import Fleet, load_fleet
 from millwright.models import Classifier
-from millwright.release import MODEL, SUMS, Manifest, ServedView
+from millwright.release import MODEL, SUMS
 from millwright.settings import State
 from millwright.views import feature_views, published
 
@@ -79,7 +79,8 @@ class Plant:
         labels = rows.sum(axis=1) > version / 100
         booster = Classifier({"max_depth": 4}, 20, version).fit(rows, labels).booster
         assert booster is not None  # noqa: S101 - it was fitted
-        path = release.write(self.releases, self._manifest(version, encoder), booster, rows[:5])
+        said = manifest(self.fleet, version, self.state.environment)
+        path = release.write(self.releases, said, booster, rows[:5])
         found = release.load(path).score(self._matrix(encoder))
         self.scores[version] = dict(zip(MACHINES, found.tolist(), strict=True))
         return path
@@ -111,16 +112,6 @@ class Plant:
 
     def _matrix(self, encoder: Encoder) -> Matrix:
         return encoder.encode_columns(self.values.__getitem__, len(MACHINES))
-
-    def _manifest(self, version: int, encoder: Encoder) -> Manifest:
-        return Manifest(
-            name=f"{NAME}_failure", version=version, fleet=NAME, fingerprint=f"f{version}",
-            feature_service="plant_failure_v1", views=ServedView.all_of(self.fleet),
-            encoder=encoder, threshold=0.5, costs=self.fleet.costs, horizon="24h", lead_time="4h",
-            learned_until=datetime.now(UTC), dataset_version="d1", detector_version=None,
-            code_version="c1", git_revision=None, mlflow_run="r1",
-            environment=self.state.environment, libraries={"xgboost": xgboost.__version__},
-        )  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -12,19 +12,18 @@ from typing import Any
 import mlflow
 import numpy as np
 import pyarrow as pa
-import xgboost
 import yaml
 from feast import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, ValueType
 from feast.types import Float32, String
 
 from benchmarks import simulated
 from benchmarks.benchmark import Case
+from benchmarks.manifests import manifest
 from benchmarks.materialize import as_feast_writes_it
 from millwright import release
 from millwright.encoder import Encoder
 from millwright.fleet import Fleet, load_fleet
 from millwright.models import Classifier
-from millwright.release import Manifest, ServedView
 from millwright.stores.online_redis import OrderedRedisOnlineStore
 from millwright.stores.online_rows import OnlineRows
 from millwright.views import View, feature_views, published, service_name
@@ -149,16 +148,9 @@ def _model(fleet: Fleet, case: Case, dice: np.random.Generator) -> None:
         Classifier({"max_depth": DEPTH}, TREES, case.options["seed"]).fit(rows, labels).booster
     )
     assert booster is not None  # noqa: S101 - it was fitted
-    manifest = Manifest(
-        name=f"{NAME}_failure", version=VERSION, fleet=NAME, fingerprint="benchmark",
-        feature_service=service_name(fleet, "failure"), views=ServedView.all_of(fleet),
-        encoder=encoder, threshold=0.5, costs=fleet.costs, horizon="24h", lead_time="4h",
-        learned_until=datetime.now(UTC), dataset_version="benchmark", detector_version=None,
-        code_version="benchmark", git_revision=None, mlflow_run="benchmark",
-        environment="staging", libraries={"xgboost": xgboost.__version__},
-    )  # fmt: skip
+    said = manifest(fleet, VERSION, "staging")
     folder = case.data / RELEASES
-    release.set_champion(folder, release.write(folder, manifest, booster, rows[:5]))
+    release.set_champion(folder, release.write(folder, said, booster, rows[:5]))
     mlflow.xgboost.save_model(
         booster, case.data / "mlflow", pip_requirements=["xgboost"], model_format="ubj"
     )

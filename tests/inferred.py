@@ -10,7 +10,7 @@ import pyarrow as pa
 from millwright.encoder import Encoder
 from millwright.fleet import load_fleet
 from millwright.inference.table import PREDICTIONS
-from millwright.release import Manifest, Release, ServedView
+from millwright.release import Manifest, Release
 
 FLEET = load_fleet("simulated")
 AS_OF = datetime(2025, 12, 31, tzinfo=UTC)
@@ -29,15 +29,10 @@ def release(**changes: Any) -> Release:
 
 def manifest(**changes: Any) -> Manifest:
     """What that release says of itself."""
-    values = {
-        "name": "simulated_failure", "version": 3, "fleet": "simulated", "fingerprint": "f3",
-        "feature_service": "simulated_failure_v1", "views": ServedView.all_of(FLEET),
-        "costs": FLEET.costs, "encoder": Encoder.of(FLEET), "threshold": 0.2, "horizon": "24h",
-        "lead_time": "4h", "learned_until": AS_OF, "dataset_version": "d1",
-        "detector_version": None, "code_version": "c1", "git_revision": None, "mlflow_run": "r1",
-        "environment": "local", "libraries": {},
-    }  # fmt: skip
-    return Manifest.model_validate(values | changes)
+    from benchmarks import manifests  # late, for the same reason
+
+    facts = {"environment": "local", "threshold": 0.2, "learned_until": AS_OF, **changes}
+    return manifests.manifest(FLEET, 3, **facts)
 
 
 def row(machine: str, rank: int | None = None, **changes: Any) -> dict[str, Any]:

@@ -16,23 +16,23 @@ from typing import Any, TypeVar
 import httpx
 import numpy as np
 import pytest
-import xgboost
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from starlette.applications import Starlette
 
+from benchmarks.manifests import manifest
 from millwright import feast_store, release
 from millwright.encoder import Encoder
 from millwright.fleet import Fleet, load_fleet
 from millwright.models import Classifier
 from millwright.prediction_log.opening import open_log
-from millwright.release import Manifest, ServedView
+from millwright.release import Manifest
 from millwright.serving.app import Service
 from millwright.serving.features import open_reader
 from millwright.serving.keys import key_ring
 from millwright.serving.releases import Releases
 from millwright.settings import REPOSITORY, Serving, State
-from millwright.views import feature_views, published, service_name
+from millwright.views import feature_views, published
 
 FLEET = """
 name: plant
@@ -101,18 +101,11 @@ class Plant:
 
     def manifest(self, version: int, **changes: Any) -> Manifest:
         """What a release says of itself."""
-        fleet = self.fleet
-        values = {
-            "name": f"{fleet.name}_failure", "version": version, "fleet": fleet.name,
-            "fingerprint": f"f{version}", "feature_service": service_name(fleet, "failure"),
-            "views": ServedView.all_of(fleet), "costs": fleet.costs,
-            "encoder": Encoder.of(fleet), "threshold": version / 1000,
-            "horizon": "24h", "lead_time": "4h",
-            "learned_until": OLD, "dataset_version": "d1", "detector_version": None,
-            "code_version": "c1", "git_revision": None, "mlflow_run": "r1",
-            "environment": self.state.environment, "libraries": {"xgboost": xgboost.__version__},
+        facts = {
+            "environment": self.state.environment, "threshold": version / 1000,
+            "learned_until": OLD, **changes,
         }  # fmt: skip
-        return Manifest.model_validate(values | changes)
+        return manifest(self.fleet, version, **facts)
 
     def write_online(self, machines: dict[str, dict[str, datetime]]) -> None:
         """Rows for the views of each machine, as a materialization writes them."""
