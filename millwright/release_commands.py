@@ -73,7 +73,14 @@ def _list(asked: argparse.Namespace) -> int:
         pointer = folder / releases.POINTER
         terminal.warn(f"{pointer} names {champion.name}, and there is no such release")
     title = f"releases of fleet {asked.fleet} in environment {where.environment}"
-    terminal.show_table(title, rows or {"none": "python run.py --pipeline training makes one"})
+    terminal.show_table(
+        title,
+        rows
+        or {
+            "none": f"python run.py --pipeline training --fleet {asked.fleet} --stack "
+            f"{where.environment} makes one"
+        },
+    )
     _told(asked, where, folder)
     return 0
 

@@ -77,9 +77,14 @@ class Traffic(Strict):
 
     def without(self, version: int) -> "Traffic":
         """The same, but that `version` has no part in it."""
+        tags = {tag: each for tag, each in self.tags.items() if each != version}
+        return self.promoted(version).model_copy(update={"tags": tags})
+
+    def promoted(self, version: int) -> "Traffic":
+        """The same when `version` is the champion: its canary and its shadow say nothing then."""
         return Traffic(
             canary=None if self.canary and self.canary.version == version else self.canary,
-            tags={tag: each for tag, each in self.tags.items() if each != version},
+            tags=self.tags,
             shadow=tuple(each for each in self.shadow if each != version),
         )
 
@@ -118,7 +123,7 @@ def write(folder: Path, traffic: Traffic) -> None:
 
 
 def promote(folder: Path, version: int, instead_of: int | None = None) -> None:
-    """Make a release the champion; it has no other part in traffic then.
+    """Make a release the champion, and no canary or shadow any more; its tags stay.
 
     With `instead_of` it is done as long as that is the champion.
 
@@ -137,8 +142,9 @@ def promote(folder: Path, version: int, instead_of: int | None = None) -> None:
         if present != release:
             _log(folder, present, version)
             releases.set_champion(folder, release)
-        if version in before.versions:
-            _write(folder, before.without(version))
+        after = before.promoted(version)
+        if after != before:
+            _write(folder, after)
 
 
 def check_champion(folder: Path, version: int) -> None:

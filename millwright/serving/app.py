@@ -160,6 +160,8 @@ class Service:
                 **self.readiness.unknown,
                 "reason": f"the online store did not answer within {self.deadline:g} s",
             }
+        if self.ring.now.door == "closed":
+            said |= {"ready": False, "reason": "keys cannot be checked now; the log says why"}
         return JSONResponse(said) if said["ready"] else JSONResponse(said, 503, headers=PAUSE)
 
     async def health(self, _: Request) -> Response:

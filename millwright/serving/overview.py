@@ -41,6 +41,8 @@ class Overview:
     def told(self, most: int) -> dict[str, Any]:
         """The answer, with so many machines."""
         answer = described(self.parts[:most], self.as_of, 0) if self.parts else {}
+        for each in answer.get("predictions", ()):
+            each["id"] = None  # by which nothing would be found in the log
         return {
             **answer,
             "machines": sum(self.outcomes.values()),

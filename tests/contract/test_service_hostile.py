@@ -90,14 +90,18 @@ def until(condition: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def test_thousands_of_hostile_bodies_are_refused_and_leave_nothing_behind(
-    server: Server, right: float
-) -> None:
-    # What is imported or opened late is there before anything is counted.
+def warm(server: Server, right: float) -> None:
+    """Have it import and open what it does late, before anything is counted."""
     answers_rightly(server, right)
     assert server.predict(*["whole"] * 100).status_code == 200  # in the line of large requests
     until(lambda: bool(server.get("/v1/machines/whole/predictions").json()["predictions"]))
     server.get("/v1/fleet")
+
+
+def test_thousands_of_hostile_bodies_are_refused_and_leave_nothing_behind(
+    server: Server, right: float
+) -> None:
+    warm(server, right)
     process = of_process(server)
     handles, lines = process.num_fds(), connections(server)
     statuses, memory = set[int](), []
@@ -168,6 +172,7 @@ def refused(line: socket.socket) -> int:
 
 
 def test_slow_and_deaf_clients_hold_nothing_for_long(server: Server, right: float) -> None:
+    warm(server, right)
     process = of_process(server)
     handles, lines = process.num_fds(), connections(server)
     many = json.dumps({"machines": ["x" * 200] * 1_000}).encode()

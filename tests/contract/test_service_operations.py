@@ -102,6 +102,7 @@ def test_the_fleet_is_told_by_urgency_with_what_its_alarms_cost(
     costs = [score * 4_000 + (1 - score) * 500 for score in scores.values()]
     assert whole["expected_cost"] == pytest.approx(sum(costs))
     assert one == {**whole, "predictions": whole["predictions"][:1]}
+    assert {each["id"] for each in whole["predictions"]} == {None}  # it is in no log
 
 
 def test_an_overview_is_made_once_for_all_who_ask(app: Starlette) -> None:
@@ -290,6 +291,24 @@ def test_a_rollback_that_is_sent_again_does_not_go_forward(plant: Plant, app: St
     assert (done.status_code, again.status_code) == (200, 409)
     assert "v3 is not the champion; v1 is" in again.json()["error"]
     assert release.champion(plant.releases) == plant.releases / "v1"
+
+
+def test_a_service_whose_keys_are_gone_is_not_ready(
+    plant: Plant, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["keys", "add", "screen", "--role", "predict", "--stack", "local"]) == 0
+    capsys.readouterr()
+    app = app_of(plant)
+    plant.state.keys.unlink()
+
+    async def story(client: httpx.AsyncClient) -> httpx.Response:
+        while (said := await client.get("/ready")).status_code == 200:
+            await asyncio.sleep(0.05)
+        return said
+
+    said = asking(app, story)
+    assert said.json()["reason"] == "keys cannot be checked now; the log says why"
+    assert said.headers["retry-after"] == "1"
 
 
 def test_a_release_whose_features_are_not_online_is_not_made_champion(

@@ -162,14 +162,16 @@ def test_a_killed_write_leaves_what_was_said_before(folder: Path) -> None:
     assert [path.name for path in folder.iterdir() if "unfinished" in path.name] == []
 
 
-def test_who_is_made_champion_has_no_other_part_and_is_in_the_log(folder: Path) -> None:
+def test_who_is_made_champion_keeps_its_tags_alone_and_is_in_the_log(folder: Path) -> None:
     write(folder, EVERYTHING)
     before = datetime.now(UTC)
     promote(folder, 2)
     assert champion(folder) == "v2"
-    assert read(folder) == EVERYTHING.without(2)
+    assert read(folder) == Traffic(tags={"b": 2, "slow": 3}, shadow=(3, 4))
+    promote(folder, 3)
+    assert read(folder) == Traffic(tags={"b": 2, "slow": 3}, shadow=(4,))
     versions, times = zip(*champions(folder), strict=True)
-    assert versions == (1, 2)
+    assert versions == (1, 2, 3)
     assert before <= datetime.fromisoformat(times[1]) <= datetime.now(UTC)
 
 
@@ -237,7 +239,7 @@ def test_a_kill_before_the_traffic_is_made_up_for_by_a_rerun(folder: Path) -> No
     killed_in(lambda: promote(folder, 2), lambda: patch.setattr(traffic, "_write", die))
     assert (champion(folder), read(folder)) == ("v2", EVERYTHING)
     promote(folder, 2)
-    assert read(folder) == EVERYTHING.without(2)
+    assert read(folder) == EVERYTHING.promoted(2)
     assert [version for version, _ in champions(folder)] == [1, 2]
 
 
