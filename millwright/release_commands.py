@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from millwright import arguments, terminal, traffic
+from millwright import arguments, startup, terminal, traffic
 from millwright import release as releases
 from millwright.errors import ConfigurationError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
@@ -138,6 +138,7 @@ def _split(asked: argparse.Namespace) -> int:
 
 def _verify(asked: argparse.Namespace) -> int:
     release = asked.folder
+    startup.import_xgboost_alone()
     count = releases.verify(release)
     terminal.say(f"{release}: whole, and {count} examples predicted as when it was written")
     return 0

@@ -1,6 +1,7 @@
 """What lets a process of ours begin sooner: entry points ask for it, and no library does."""
 
 import gc
+import sys
 from functools import wraps
 from typing import Any
 
@@ -39,3 +40,18 @@ def leave_feast_unchecked() -> None:
         return target if of_feast else checked(target, **options)
 
     typeguard.typechecked = checked_unless_feasts
+
+
+def import_xgboost_alone() -> None:
+    """Import XGBoost without scikit-learn, which is most of the time that it takes.
+
+    It would offer its models as scikit-learn's, too; who has a release predict needs none of that.
+    Scikit-learn can be imported afterwards, by whoever uses it.
+    """
+    if "sklearn" in sys.modules:
+        return
+    sys.modules["sklearn"] = None  # type: ignore[assignment]  # an import finds it not installed
+    try:
+        import xgboost  # noqa: F401
+    finally:
+        del sys.modules["sklearn"]

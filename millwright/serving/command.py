@@ -80,9 +80,7 @@ def _serve(asked: argparse.Namespace) -> int:
         check_exposure(listening.getsockname()[0], ring)
         reader = open_reader(where, settings.serving.store_timeout_ms / 1000)
         with Prover(pinned or _champion(where, fleet)) as prove:
-            # XGBoost takes a second to import, which no prediction is to wait for.
-            import xgboost  # noqa: F401
-
+            startup.import_xgboost_alone()  # now, for no prediction is to wait for it
             from millwright.serving.app import Service
 
             current = Releases(where.environment, fleet, where.releases(fleet), pinned, prove)

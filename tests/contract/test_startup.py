@@ -1,5 +1,6 @@
 """What a process imports before it works, and what it leaves out, each in a process of its own."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -34,6 +35,21 @@ try:
     print(feast_store.apply(state("local")))
 except ConfigurationError as err:
     print(err)
+"""
+ALONE = """
+import json, sys
+from millwright import startup
+startup.import_xgboost_alone()
+left_out = [name for name in ("pandas", "sklearn") if name not in sys.modules]
+import numpy, xgboost
+from sklearn.ensemble import IsolationForest
+from millwright.trees import contributions, predict
+rows = numpy.random.default_rng(1).normal(size=(200, 3)).astype(numpy.float32)
+booster = xgboost.train({"objective": "binary:logistic", "seed": 1, "nthread": 1},
+                        xgboost.DMatrix(rows, rows[:, 0] > 0), 3)
+IsolationForest().fit(rows)
+made = [each(booster, rows).tolist() for each in (predict, contributions)]
+print(json.dumps([left_out, *made]))
 """
 OTHERS = """
 from millwright import startup
@@ -154,3 +170,10 @@ def test_an_interrupted_command_says_so_in_one_line(code: str) -> None:
     assert done.returncode == 130
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: interrupted")
+
+
+def test_a_service_imports_xgboost_without_scikit_learn_and_predicts_the_same() -> None:
+    left_out, *alone = json.loads(said(ALONE))
+    assert left_out == ["pandas", "sklearn"]
+    _, *beside = json.loads(said(ALONE.replace("startup.import_xgboost_alone()", "import xgboost")))
+    assert alone == beside
