@@ -84,6 +84,9 @@ class Releases:
     def refresh(self) -> None:
         """Have those in use that should be, one caller at a time. It never raises."""
         with self._loading:
+            if self.routes:  # and not at the first look, with which a service begins
+                for _, loaded in self.routes.all:
+                    loaded.warm()
             self._refresh()
 
     def _refresh(self) -> None:
@@ -205,9 +208,7 @@ class Releases:
         release.booster.set_param({"nthread": 1})  # more make small requests slower
         # XGBoost sets itself up in its first prediction: here, and not in two threads at once.
         release.score(np.full((1, len(release.manifest.encoder.columns)), np.nan, np.float32))
-        loaded = Loaded(release, digest, releases.read_recipe(folder))
-        loaded.warm()
-        return loaded
+        return Loaded(release, digest, releases.read_recipe(folder))
 
 
 def _digest(folder: Path) -> str:

@@ -34,6 +34,7 @@ class Loaded:
     digest: str
     recipe: Recipe | None = None
     _making: threading.Lock = field(default_factory=threading.Lock, repr=False)
+    _warmed: threading.Event = field(default_factory=threading.Event, repr=False)
 
     @property
     def version(self) -> int:
@@ -83,8 +84,10 @@ class Loaded:
             return ReadingsEngine(self.recipe, detector)
 
     def warm(self) -> None:
-        """Make what readings need, in a thread: it takes seconds, and few send any."""
-        threading.Thread(target=self._warm, daemon=True).start()
+        """Make what readings need, once, in a thread: it takes seconds, and few send any."""
+        if not self._warmed.is_set():
+            self._warmed.set()
+            threading.Thread(target=self._warm, daemon=True).start()
 
     def _warm(self) -> None:
         try:
