@@ -201,6 +201,21 @@ def test_prometheus_asks_the_composed_service_at_its_port() -> None:
     assert "service:8000" in targets
 
 
+def test_alerts_ask_only_for_metrics_that_are_documented() -> None:
+    documented = set(re.findall(r"`(millwright_[a-z_]+)`", DOCUMENT))
+    folder = DOCKER / "prometheus"
+    config = yaml.safe_load((folder / "prometheus.yaml").read_text("utf-8"))
+    rules = [
+        rule
+        for name in config["rule_files"]
+        for group in yaml.safe_load((folder / name).read_text("utf-8"))["groups"]
+        for rule in group["rules"]
+    ]
+    used = {name for rule in rules for name in re.findall(r"millwright_[a-z_]+", rule["expr"])}
+    assert {"millwright_log_lost", "millwright_release_refused"} <= used <= documented
+    assert all(rule["annotations"]["summary"] for rule in rules)
+
+
 def test_dashboards_ask_only_for_metrics_that_are_documented() -> None:
     documented = set(re.findall(r"`(millwright_[a-z_]+)`", DOCUMENT))
     panels = [
