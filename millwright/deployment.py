@@ -36,12 +36,16 @@ Features = Callable[[pd.DataFrame, str], pd.DataFrame]
 class Deployment(Strict):
     """What became of a deployment: of how many machines the predictions were compared, and where.
 
-    `manifests` is what to apply in a cluster, with `kubectl apply --kustomize`.
+    `asked` says whether the service at `url` was; it is not where it wants a key that this process
+    has not. `before` is the release that was the champion. `manifests` is what to apply in a
+    cluster, with `kubectl apply --kustomize`.
     """
 
     status: Literal["deployed", "not deployed"]
     version: int | None = None
+    before: int | None = None
     url: str | None = None
+    asked: bool = False
     compared: int = 0
     largest_difference: float | None = None
     manifests: str | None = None
@@ -82,7 +86,8 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
     try:
         around.put(path)
         url = _served(project, version)
-        if url and _may_ask(project):
+        asked = url is not None and _may_ask(project)
+        if url and asked:
             compared, worst = _compare(project, _asked(url, version, sample), sample)
     except Exception as err:
         said = str(err) if isinstance(err, MillwrightError) else first_line(err)
@@ -91,7 +96,9 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
     return Deployment(
         status="deployed",
         version=version,
+        before=int(before.name[1:]) if before else None,
         url=url,
+        asked=asked,
         compared=compared,
         largest_difference=worst,
         manifests=_manifests(project, version, before),

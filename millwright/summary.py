@@ -117,7 +117,15 @@ def deployment_lines(deployment: Summary, project: Project) -> dict[str, str]:
     where, fleet = project.state, project.fleet.name
     words = f"--stack {where.environment} --fleet {fleet}"
     found = {"deployed": f"v{deployment['version']}: {compared}"}
+    if deployment["before"] not in (None, deployment["version"]):
+        back = f"{relative(sys.executable)} -m millwright releases rollback {words}"
+        found["before"] = f"v{deployment['before']}; back to it: {back}"
     if deployment["url"]:
+        if not deployment["asked"]:
+            found["not asked"] = (
+                "the service wants a key, so that the release alone was compared; set "
+                "MILLWRIGHT_KEY to one that may predict"
+            )
         found["service"] = f"{deployment['url']}, log {where.service(fleet) / 'log'}"
         found["to end it"] = f"{relative(sys.executable)} -m millwright serve --stop {words}"
     if deployment["manifests"]:

@@ -33,8 +33,9 @@ SCORES = {
     "false_alarms_per_machine_month": 0.4, "cost": 234_000,
 }  # fmt: skip
 DEPLOYED = Deployment(
-    status="deployed", version=7, url="http://127.0.0.1:8000", compared=50, largest_difference=2e-9
-)
+    status="deployed", version=7, before=5, url="http://127.0.0.1:8000", asked=True, compared=50,
+    largest_difference=2e-9,
+)  # fmt: skip
 RUN = {"dataset_version": "d1", "seconds": 12.34, "peak_memory_mb": 1234}
 
 
@@ -93,6 +94,8 @@ def test_a_promoted_model_is_told_to_machines_with_all_that_they_need() -> None:
             "version": 7,
             "url": "http://127.0.0.1:8000",
             "compared": 50,
+            "before": 5,
+            "asked": True,
             "largest_difference": 2e-9,
             "manifests": None,
         },
@@ -129,9 +132,18 @@ def test_a_person_reads_what_came_of_a_training_run(project: Project) -> None:
     )
     assert table["service"].startswith("http://127.0.0.1:8000, log ")
     assert "serve --stop --stack local" in table["to end it"]
+    assert table["before"].startswith("v5; back to it: ")
+    assert "not asked" not in table
     assert table["took"] == "12.3 s, 1,234 MB at the peak"
     assert project.state.mlflow_uri in table["next"]
     assert all(isinstance(value, str) for value in table.values())
+
+
+def test_a_person_reads_that_a_service_with_keys_was_not_asked(project: Project) -> None:
+    again = DEPLOYED.model_copy(update={"before": 7, "asked": False})
+    lines = summary.deployment_lines(again.model_dump(), project)
+    assert "MILLWRIGHT_KEY" in lines["not asked"]
+    assert "before" not in lines
 
 
 def test_a_person_reads_what_a_training_run_took_in_first(project: Project) -> None:
