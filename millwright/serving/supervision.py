@@ -3,7 +3,8 @@
 The supervisor listens and never answers. A process that stands by has loaded everything and follows
 the releases; it takes over within milliseconds when the one that serves ends or hangs, and
 connections that come in between wait in the socket's queue. SIGHUP replaces both, by processes of
-the code that is there now, and lets the old one finish what it has begun.
+the code that is there now, and lets the old one finish what it has begun. Nobody waits for one that
+does not come to be ready: another is started beside it, and whoever is ready first serves.
 
 A supervisor and its children talk in single bytes, and each ends when the other is gone.
 """
@@ -23,6 +24,8 @@ from millwright import terminal
 READY, ALIVE, GO = b"r", b"a", b"g"
 HEARTBEAT = 1.0  # seconds between two signs of life
 HUNG = 10.0  # seconds without one, after which a process is ended
+STARTING = 60.0  # seconds that a process has to be ready, after which it is ended
+LATE = 10.0  # seconds after which, where one stands by, another is started beside an unready one
 LOOK = 0.2  # seconds between two looks at children that say nothing
 EARLY = 10.0  # seconds; a process that ends sooner was never well
 PAUSES = (0.0, 0.5, 1, 2, 5, 10)  # seconds before the next start after so many early ends
@@ -38,6 +41,7 @@ class Child:
         self.line.settimeout(0)
         self.started = self.heard = time.monotonic()
         self.ready = self.serving = False
+        self.asked: float | None = None  # when it was asked to end
         with theirs:
             handles = (listening.fileno(), theirs.fileno())
             options = ["--inherited", ",".join(map(str, handles))]
@@ -66,14 +70,36 @@ class Child:
                 return  # it has ended; whoever looks next sees that
 
     @property
-    def hangs(self) -> bool:
-        """Whether it serves and gives no sign of life."""
-        return self.ready and self.serving and time.monotonic() - self.heard > HUNG
+    def ended(self) -> bool:
+        """Whether it has ended."""
+        return self.process.poll() is not None
 
-    def end(self, how: int) -> None:
-        """Have it end."""
-        if self.process.poll() is None:
-            self.process.send_signal(how)
+    @property
+    def late(self) -> bool:
+        """Whether it should have been ready by now."""
+        return not self.ready and time.monotonic() - self.started > LATE
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it does not come to be ready, gives no sign of life, or does not end as asked."""
+        now = time.monotonic()
+        if self.asked is not None:
+            return now - self.asked > GRACE
+        if not self.ready:
+            return now - self.started > STARTING
+        return self.serving and now - self.heard > HUNG
+
+    def end(self) -> None:
+        """Ask it to end."""
+        self.asked = time.monotonic()
+        if not self.ended:
+            self.process.terminate()
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        terminal.warn(f"process {self.process.pid} hangs; ending it")
+        self.process.kill()
+        self.process.wait()
 
     def gone(self, patience: float) -> None:
         """Wait until it is gone, and see to it."""
@@ -102,26 +128,47 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; gives the exit code.
 
-        A first child that ends by itself before it was ready decides the code: what is wrong then
-        would be wrong the next time too.
+        A first child that ends before it was ready decides the code, as long as nothing was to
+        replace it: what is wrong then would be wrong the next time too.
         """
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._heard)
         first = self._serving = self._new(now=True)
-        while not {signal.SIGTERM, signal.SIGINT} & {*self._signals}:
-            self._listen()
-            code = first.process.poll()
-            if code and not first.ready:
-                return code
-            if signal.SIGHUP in self._signals:
-                self._signals.remove(signal.SIGHUP)
-                self._replace()
-            self._look()
+        try:
+            while not {signal.SIGTERM, signal.SIGINT} & {*self._signals}:
+                self._listen()
+                if signal.SIGHUP in self._signals:
+                    self._signals.remove(signal.SIGHUP)
+                    self._replace()
+                code = self._verdict(first)
+                if code:
+                    return code
+                self._look()
+            return 0
+        finally:
+            self._end()
+
+    def _verdict(self, first: Child) -> int | None:
+        """The exit code to end with, if the first child has failed and is all that there is."""
+        replaced = self._serving is not first or (self._waiting and self._waiting.serving)
+        code = first.process.poll()
+        if not code or first.ready or replaced:
+            return None
+        if code > 0:
+            return code  # it has said what is wrong
+        terminal.fail(
+            f"process {first.process.pid} was ended by signal {-code} ({signal.strsignal(-code)}) "
+            "before it was ready; see who ends it (a system short of memory does) and start again"
+        )
+        return 1
+
+    def _end(self) -> None:
+        """End all children."""
         for child in self._all():
-            child.end(signal.SIGTERM)
+            child.end()
+        ending = time.monotonic() + GRACE
         for child in self._all():
-            child.gone(GRACE)
-        return 0
+            child.gone(max(0.0, ending - time.monotonic()))
 
     def _heard(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._signals.append(number)
@@ -141,45 +188,54 @@ class Supervisor:
 
     def _look(self) -> None:
         """Replace what has ended or hangs, and have somebody stand by."""
-        for child in [each for each in self._ending if each.process.poll() is not None]:
+        for child in self._all():
+            if child.hangs:
+                child.kill()
+        self._bury()
+        self._move_up()
+        if time.monotonic() >= self._next:
+            if self._serving is None:
+                self._serving = self._new(now=True)
+            elif self.standby and not self._waiting and (self._serving.ready or self._serving.late):
+                self._waiting = self._new(now=False)
+
+    def _bury(self) -> None:
+        """See to what has ended."""
+        for child in [each for each in self._ending if each.ended]:
             child.gone(0)
             self._ending.remove(child)
-        waiting = self._waiting
-        if waiting and waiting.process.poll() is not None:
-            self._ended(waiting)
-            self._waiting = waiting = None
-        if self._serving and self._serving.hangs:
-            terminal.warn(f"process {self._serving.process.pid} hangs; ending it")
-            self._serving.end(signal.SIGKILL)
-            self._serving.process.wait()
-        if self._serving and self._serving.process.poll() is not None:
+        if self._waiting and self._waiting.ended:
+            self._ended(self._waiting)
+            self._waiting = None
+        if self._serving and self._serving.ended:
             self._ended(self._serving)
-            self._serving, self._waiting = waiting, None
-            if self._serving:
-                self._serving.go()
-                terminal.say(f"process {self._serving.process.pid} takes over")
-                self._next = max(self._next, time.monotonic() + SETTLING)
-        if self._serving is None and time.monotonic() >= self._next:
-            self._serving = self._new(now=True)
-        elif self._wants_another() and time.monotonic() >= self._next:
-            self._waiting = self._new(now=False)
-        elif self._waiting and self._waiting.ready and self._waiting.serving:
-            if self._serving:  # which is replaced
-                self._serving.end(signal.SIGTERM)
-                self._ending.append(self._serving)
-            self._serving, self._waiting = self._waiting, None
+            self._serving = None
 
-    def _wants_another(self) -> bool:
-        ready = self._serving is not None and self._serving.ready
-        return self.standby and self._waiting is None and ready
+    def _move_up(self) -> None:
+        """Have who waits serve, if it is to replace who does, or if nobody does, or not yet."""
+        waiting, serving = self._waiting, self._serving
+        if waiting is None:
+            return
+        if serving:
+            if not waiting.ready or (serving.ready and not waiting.serving):
+                return
+            self._retire(serving)
+        waiting.go()
+        what = "takes over" if waiting.ready else "serves as soon as it is ready"
+        terminal.say(f"process {waiting.process.pid} {what}")
+        self._serving, self._waiting = waiting, None
+        self._next = max(self._next, time.monotonic() + SETTLING)
 
     def _replace(self) -> None:
         """Have a new process serve as soon as it can."""
         terminal.say("replacing what serves")
         if self._waiting:
-            self._waiting.end(signal.SIGTERM)
-            self._ending.append(self._waiting)
+            self._retire(self._waiting)
         self._waiting = self._new(now=True)
+
+    def _retire(self, child: Child) -> None:
+        child.end()
+        self._ending.append(child)
 
     def _new(self, *, now: bool) -> Child:
         child = Child(self.command, self.listening)
