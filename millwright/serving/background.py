@@ -10,14 +10,15 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
 
-from millwright.errors import MillwrightError
+from millwright.errors import ConfigurationError, MillwrightError
 from millwright.files import file_written_whole
 from millwright.lock import held
 from millwright.revision import code_version
@@ -51,12 +52,8 @@ ANSWER = 5.0  # seconds for one answer
 def address(state: State, fleet: str) -> str | None:
     """Where the service of a fleet answers, if it runs on this machine."""
     folder = state.service(fleet)
-    if running(folder) is None:
-        return None
-    try:
-        return (folder / "address").read_text(encoding="utf-8").strip() or None
-    except OSError:
-        return None
+    port = _kept_port(folder)
+    return f"http://{HOST}:{port}" if port and running(folder) else None
 
 
 def ensure(state: State, fleet: str, say: Say) -> str:
@@ -65,11 +62,11 @@ def ensure(state: State, fleet: str, say: Say) -> str:
     A running one of other code goes on answering until the new one can.
 
     Raises:
+        ConfigurationError: nothing can be written in its folder.
         MillwrightError: it does not come to answer.
     """
     folder = state.service(fleet)
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with held(folder / "service.lock", say):
+    with _in_hand(folder, say):
         end_leftovers(folder, signal.SIGTERM, say)
         process, url = running(folder), address(state, fleet)
         if process and url:
@@ -98,7 +95,7 @@ def stop(state: State, fleet: str, say: Say) -> bool:
     folder = state.service(fleet)
     if not folder.is_dir():
         return False
-    with held(folder / "service.lock", say):
+    with _in_hand(folder, say):
         process = running(folder)
         if process:
             end(process, signal.SIGTERM)
@@ -131,24 +128,38 @@ def await_release(url: str, version: int, patience: float = PATIENCE) -> None:
 
 
 def ask(url: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
-    """What a service answers: the status, and the JSON that came with it; 0 if there is none."""
-    place = urlsplit(url)
+    """What a service answers: its status and a JSON object; 0 and an empty one if not that."""
     headers = {"Content-Type": "application/json", "User-Agent": "millwright"}
     key = key or os.environ.get(KEY)
     if key:
         headers["Authorization"] = f"Bearer {key}"
-    kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
-    connection = kind(place.hostname or HOST, place.port, timeout=ANSWER)
     try:
-        method = "GET" if body is None else "POST"
-        text = None if body is None else json.dumps(body)
-        connection.request(method, place.path.rstrip("/") + path, text, headers)
-        answer = connection.getresponse()
-        return answer.status, json.loads(answer.read())
+        place = urlsplit(url)
+        secure = place.scheme == "https"
+        kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        with closing(kind(place.hostname or HOST, place.port, timeout=ANSWER)) as connection:
+            method = "GET" if body is None else "POST"
+            text = None if body is None else json.dumps(body)
+            connection.request(method, place.path.rstrip("/") + path, text, headers)
+            answer = connection.getresponse()
+            said = json.loads(answer.read())
     except (OSError, ValueError, http.client.HTTPException):
         return 0, {}
-    finally:
-        connection.close()
+    return (answer.status, said) if isinstance(said, dict) else (0, {})
+
+
+@contextmanager
+def _in_hand(folder: Path, say: Say) -> Iterator[None]:
+    """Have the folder of a service for oneself."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with held(folder / "service.lock", say):
+            yield
+    except OSError as err:
+        raise ConfigurationError(
+            f"cannot keep the service in {folder}: {err.strerror or err}; make room, or give a "
+            "folder that may be written, with MILLWRIGHT_HOME"
+        ) from err
 
 
 def _server(state: State, fleet: str, port: int) -> Server:
@@ -166,14 +177,19 @@ def _server(state: State, fleet: str, port: int) -> Server:
 
 def _port(folder: Path) -> int:
     """The port that the service had, or the first that is free."""
-    try:
-        kept = urlsplit((folder / "address").read_text(encoding="utf-8").strip()).port
-    except (OSError, ValueError):
-        kept = None
+    kept = _kept_port(folder)
     for port in ([kept] if kept else []) + list(PORTS):
         if is_free(port):
             return port
     raise MillwrightError(f"no port from {PORTS.start} to {PORTS.stop - 1} is free for the service")
+
+
+def _kept_port(folder: Path) -> int | None:
+    """The port in the file `address`; none if it names none."""
+    try:
+        return urlsplit((folder / "address").read_text(encoding="utf-8").strip()).port
+    except (OSError, ValueError):
+        return None
 
 
 def _await(server: Server, process: psutil.Process, url: str) -> None:

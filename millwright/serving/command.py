@@ -11,10 +11,12 @@ from typing import Any
 from millwright import release as releases
 from millwright import startup, terminal
 from millwright.arguments import FLEET
-from millwright.errors import ReleaseError
+from millwright.errors import InputError, ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import VARIABLE, settle
 from millwright.settings import Serving, State, load_settings, state
+
+HOST, PORT = "127.0.0.1", 8000
 
 
 def add_parser(verbs: Any) -> None:
@@ -28,8 +30,8 @@ def add_parser(verbs: Any) -> None:
         f"the active ZenML stack, for a service knows no ZenML (now: {usual})",
     )
     serving.add_argument("--fleet", help=f"whose champion answers (default: {FLEET})")
-    serving.add_argument("--host", default="127.0.0.1")
-    serving.add_argument("--port", type=int, default=8000, help="0 for any that is free")
+    serving.add_argument("--host", help=f"where it listens (default: {HOST})")
+    serving.add_argument("--port", type=int, help=f"0 for any that is free (default: {PORT})")
     serving.add_argument(
         "--release", type=Path, metavar="FOLDER", help="this release, whichever is champion"
     )
@@ -38,8 +40,9 @@ def add_parser(verbs: Any) -> None:
         help="start it again whenever it ends, with another process standing by",
     )  # fmt: skip
     serving.add_argument(
-        "--background", action="store_true", help="have it run on, as a deployment does"
-    )
+        "--background", action="store_true",
+        help="have it run on, as a deployment does: the champion, at a port that is free here",
+    )  # fmt: skip
     serving.add_argument(
         "--stop", action="store_true",
         help="end what runs in the background; without --fleet that of every fleet",
@@ -54,6 +57,8 @@ def _serve(asked: argparse.Namespace) -> int:
     where = state(asked.stack)
     if asked.stop:
         return _stop(asked, where)
+    if asked.background:
+        _check_background(asked)
     pinned = asked.release.resolve() if asked.release else None
     fleet = load_fleet(asked.fleet or _fleet_of(pinned)).name
     if asked.background:
@@ -73,7 +78,7 @@ def _serve(asked: argparse.Namespace) -> int:
         listening, line = server.inherited(asked.inherited)
         post = Post(line)
     else:
-        listening = server.listen(asked.host, asked.port)
+        listening = server.listen(*_place(asked))
     with listening:
         _configure_log()
         ring = key_ring(where)
@@ -101,6 +106,27 @@ def _serve(asked: argparse.Namespace) -> int:
         server.run(answering, listening)
     terminal.say("the service has ended")
     return 0
+
+
+def _check_background(asked: argparse.Namespace) -> None:
+    """Nothing may be asked for that what runs in the background would not do."""
+    given = [
+        f"--{name}" for name in ("host", "port", "release") if getattr(asked, name) is not None
+    ]
+    if given:
+        raise InputError(
+            f"--background does not go with {' and '.join(given)}: what runs in the background "
+            f"answers with the champion, at {HOST} and a port that it chooses; leave that out, or "
+            "have something else run it: serve --supervise takes all of them"
+        )
+
+
+def _place(asked: argparse.Namespace) -> tuple[str, int]:
+    """The host and the port to listen on."""
+    return (
+        HOST if asked.host is None else asked.host,
+        PORT if asked.port is None else asked.port,
+    )
 
 
 def _champion(where: State, fleet: str) -> Path | None:
@@ -135,7 +161,7 @@ def _supervise(asked: argparse.Namespace, settings: Serving) -> int:
     command = [sys.executable, "-m", "millwright", "serve", "--stack", asked.stack]
     command += ["--fleet", asked.fleet] if asked.fleet else []
     command += ["--release", str(asked.release)] if asked.release else []
-    with server.listen(asked.host, asked.port) as listening:
+    with server.listen(*_place(asked)) as listening:
         check_exposure(listening.getsockname()[0], key_ring(state(asked.stack)))
         terminal.say(f"supervising a service at {server.address(listening)}")
         return Supervisor(command, listening, standby=settings.standby).run()
