@@ -71,8 +71,8 @@ class Child:
 
     @property
     def ended(self) -> bool:
-        """Whether it has ended."""
-        return self.process.poll() is not None
+        """Whether it had ended when it was last looked at: all of one round judge by the same."""
+        return self.process.returncode is not None
 
     @property
     def late(self) -> bool:
@@ -92,8 +92,7 @@ class Child:
     def end(self) -> None:
         """Ask it to end."""
         self.asked = time.monotonic()
-        if not self.ended:
-            self.process.terminate()
+        self.process.terminate()
 
     def kill(self) -> None:
         """End it, whatever it does."""
@@ -151,7 +150,7 @@ class Supervisor:
     def _verdict(self, first: Child) -> int | None:
         """The exit code to end with, if the first child has failed and is all that there is."""
         replaced = self._serving is not first or (self._waiting and self._waiting.serving)
-        code = first.process.poll()
+        code = first.process.returncode
         if not code or first.ready or replaced:
             return None
         if code > 0:
@@ -177,14 +176,15 @@ class Supervisor:
         return [each for each in (self._serving, self._waiting, *self._ending) if each]
 
     def _listen(self) -> None:
-        """Wait a little for what children say."""
+        """Wait a little for what children say, and look which have ended."""
         with selectors.DefaultSelector() as selector:
             for child in self._all():
                 selector.register(child.line, selectors.EVENT_READ, child)
             for key, _ in selector.select(LOOK):
                 key.data.listen()
-                if key.data.process.poll() is not None:
-                    time.sleep(0.01)  # an ended process has a line that is always readable
+        for child in self._all():
+            if child.process.poll() is not None:
+                time.sleep(0.01)  # an ended process has a line that is always readable
 
     def _look(self) -> None:
         """Replace what has ended or hangs, and have somebody stand by."""

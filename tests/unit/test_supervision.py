@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from millwright.serving import supervision
-from millwright.serving.supervision import ALIVE, GO, READY, Post
+from millwright.serving.supervision import ALIVE, GO, READY, Post, Supervisor
 
 CHILD = """
 import itertools, os, signal, socket, sys, time
@@ -201,6 +201,23 @@ def test_a_first_process_that_somebody_ends_while_it_starts_ends_the_service_wit
 
 def test_a_first_process_that_fails_gives_the_exit_code(supervise: Supervise) -> None:
     assert supervise("fails", standby=True).ends()[0] == 3
+
+
+def test_a_first_process_that_ends_between_two_looks_is_judged_all_the_same() -> None:
+    command = [sys.executable, "-S", "-c", "import time; time.sleep(60)"]
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        supervisor = Supervisor(command, listening, standby=False)
+        first = supervisor._serving = supervisor._new(now=True)
+        try:
+            supervisor._listen()
+            assert supervisor._verdict(first) is None
+            first.process.kill()
+            os.waitid(os.P_PID, first.process.pid, os.WEXITED | os.WNOWAIT)
+            supervisor._look()
+            supervisor._listen()
+            assert supervisor._verdict(first) == 1
+        finally:
+            supervisor._end()
 
 
 def test_a_replaced_process_that_does_not_end_as_asked_is_killed(supervise: Supervise) -> None:
