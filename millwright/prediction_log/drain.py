@@ -28,7 +28,7 @@ class Drain:
         since = self._busy_since
         if since is not None and (seconds := time.monotonic() - since) > PATIENCE:
             return f"the sink has not answered for {seconds:.0f} s"
-        return self.failure or self.aside
+        return self.failure or self.aside or self.intake.journal.fault
 
     def work(self) -> bool:
         """Take to the sink all that waits; whether it took everything."""
@@ -77,7 +77,8 @@ class Drain:
             return
         if content.damage:
             kept = segment.set_aside(DAMAGED)
-            self.aside = f"{kept}: {content.damage}; what comes before them is in the log"
+            place = kept or segment.name
+            self.aside = f"{place}: {content.damage}; what comes before them is in the log"
         else:
             segment.remove()
         self.sink.forget(segment.name)

@@ -12,18 +12,21 @@ whoever finds it takes it over. Names are never used twice.
 import errno
 import fcntl
 import os
+import re
 import secrets
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from millwright.errors import InputError
 from millwright.files import synchronise
 from millwright.prediction_log import packing
 from millwright.prediction_log.packing import Record
 
 REFUSED, DAMAGED = ".refused", ".damaged"
 _DRAFT = ".draft"
+_NAME = re.compile(r"\d+-\d+-[0-9a-f]+")
 
 
 class Segment:
@@ -70,6 +73,9 @@ class Segment:
                 return found
         except (BlockingIOError, FileNotFoundError):
             pass
+        except OSError:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         return None
 
@@ -117,15 +123,19 @@ class Segment:
             self._descriptor = -1
 
     def remove(self) -> None:
-        """Delete it, for good even after a power cut."""
-        self.path.unlink()
-        synchronise(self.path.parent)
+        """Delete it, for good even after a power cut, if nobody has done so."""
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+            synchronise(self.path.parent)
         self.close()
 
-    def set_aside(self, ending: str) -> Path:
-        """Keep the file under a name by which nobody takes it over."""
-        kept = self.path.with_name(self.name + ending)
-        self.path.rename(kept)
+    def set_aside(self, ending: str) -> Path | None:
+        """Keep the file under a name by which nobody takes it over; None if somebody deleted it."""
+        kept: Path | None = self.path.with_name(self.name + ending)
+        try:
+            self.path.rename(self.path.with_name(self.name + ending))
+        except FileNotFoundError:
+            kept = None
         self.close()
         return kept
 
@@ -142,6 +152,7 @@ class Journal:
         self.segment_bytes = segment_bytes
         self.current: Segment | None = None
         self.finished: list[Segment] = []
+        self.fault: str | None = None  # of what others have left
         self._others = 0
 
     @property
@@ -183,16 +194,20 @@ class Journal:
     def look_around(self) -> list[Segment]:
         """Take hold of what processes left that have ended, and measure what others mind."""
         mine = {segment.name for segment in self.minded()}
-        adopted, others = [], 0
+        adopted, others, fault = [], 0, None
         for path in sorted(waiting(self.folder)):
             if path.name in mine:
                 continue
-            if segment := Segment.adopt(path):
+            try:
+                segment = Segment.adopt(path)
+            except OSError as err:
+                segment, fault = None, f"{path} cannot be taken over: {err.strerror}"
+            if segment:
                 adopted.append(segment)
                 continue
             with suppress(FileNotFoundError):
                 others += path.stat().st_size
-        self._others = others
+        self._others, self.fault = others, fault
         self._remove_drafts()
         return adopted
 
@@ -213,22 +228,33 @@ class Journal:
 def waiting(folder: Path) -> Iterator[Path]:
     """The segments in a folder that no sink has taken yet, in no order."""
     try:
-        names = os.listdir(folder)  # noqa: PTH208 - names, of which there may be many
+        found = os.scandir(folder)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for name in names:
-        if not name.startswith(".") and not name.endswith((REFUSED, DAMAGED)):
-            yield folder / name
+    with found:
+        for entry in found:
+            if _NAME.fullmatch(entry.name) and entry.is_file():
+                yield folder / entry.name
 
 
 def held(folder: Path) -> tuple[int, int]:
-    """How many answers and outcomes wait in a folder, of whichever process, and their bytes."""
+    """How many answers and outcomes wait in a folder, of whichever process, and their bytes.
+
+    Raises:
+        InputError: a file may not be read.
+    """
     counted = size = 0
     for path in waiting(folder):
-        with suppress(FileNotFoundError):  # it has just been taken
+        try:
             data = path.read_bytes()
-            counted += packing.count(data)
-            size += len(data)
+        except FileNotFoundError:  # it has just been taken
+            continue
+        except OSError as err:
+            raise InputError(
+                f"{path} cannot be read: {err.strerror}; ask as the user whose service wrote it"
+            ) from err
+        counted += packing.count(data)
+        size += len(data)
     return counted, size
 
 

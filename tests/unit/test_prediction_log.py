@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -315,6 +316,78 @@ def test_a_damaged_segment_gives_what_can_be_read_and_is_kept(tmp_path: Path, sh
     assert shelf.ids == ids(1)
     assert files(tmp_path) == [segment.name + ".damaged"]
     assert "cannot be read; what comes before them is in the log" in str(following.status().fault)
+
+
+def test_a_segment_whose_file_was_deleted_reaches_the_sink_all_the_same(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    folder = tmp_path / "journal"
+    log = PredictionLog(folder, shelf)
+    log.append(scored(1))
+    next(folder.iterdir()).unlink()
+    assert log._drain.work()
+    log.append(scored(2))
+    shutil.rmtree(folder)
+    assert log._drain.work()
+    log.append(scored(3))
+    assert log._drain.work()
+    assert shelf.ids == ids(1, 2, 3)
+    found = log.status()
+    assert (found.written, found.waiting, found.lost, found.fault) == (9, 0, 0, None)
+
+
+def test_a_segment_that_is_refused_and_whose_file_was_deleted_is_lost_and_told(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    log = PredictionLog(tmp_path, shelf)
+    shelf.fault = RefusedError("a value cannot be")
+    log.append(scored(1))
+    next(tmp_path.iterdir()).unlink()
+    log._drain.work()
+    shelf.fault = None
+    assert log._drain.work()
+    assert (log.status().waiting, log.status().lost, files(tmp_path)) == (0, 3, [])
+    ((lost, reason),) = shelf.losses
+    assert lost == 3
+    assert reason.endswith("was refused: a value cannot be")
+
+
+def test_what_is_no_segment_in_the_folder_keeps_none_that_was_left_from_the_sink(
+    tmp_path: Path, shelf: Shelf
+) -> None:
+    left = PredictionLog(tmp_path, Shelf())
+    left.append(scored(1))
+    left.close(1)
+    strange = ["0000000000000001-1-ab", "a folder", "notes.txt"]
+    for name in strange[:2]:
+        (tmp_path / name).mkdir()
+    (tmp_path / strange[2]).write_text("none of ours")
+    assert journal.held(tmp_path)[0] == 3
+    following = PredictionLog(tmp_path, shelf)
+    assert following._drain.work()
+    assert (shelf.ids, following.status().fault, files(tmp_path)) == (ids(1), None, strange)
+
+
+def test_a_segment_that_may_not_be_opened_is_named_and_keeps_no_other_from_the_sink(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = PredictionLog(tmp_path, Shelf())
+    left.append(scored(1))
+    left.close(1)
+    foreign = tmp_path / "0000000000000001-1-ab"
+    foreign.touch()
+    really_open = os.open
+
+    def opened(path: Path, *more: int) -> int:
+        if path == foreign:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return really_open(path, *more)
+
+    monkeypatch.setattr(os, "open", opened)
+    log = PredictionLog(tmp_path, shelf)
+    assert log._drain.work()
+    assert (shelf.ids, files(tmp_path)) == (ids(1), [foreign.name])
+    assert log.status().fault == f"{foreign} cannot be taken over: Permission denied"
 
 
 def test_a_torn_end_is_no_damage(tmp_path: Path, shelf: Shelf) -> None:
