@@ -35,7 +35,7 @@ def add_parser(verbs: Any) -> None:
 
 def _predictions(asked: argparse.Namespace) -> int:
     where, fleet, since = chosen(asked.stack), load_fleet(asked.fleet), _time(asked.since)
-    summary, joined = _summary(where, fleet, since, asked.machine)
+    summary, joined = _summary(where, fleet, since, _name(asked.machine))
     if asked.csv:
         _write_csv(asked.csv, joined)
     if asked.json:
@@ -139,8 +139,8 @@ def _write_csv(path: Path, rows: "pa.Table") -> None:
     from pyarrow import csv
 
     try:
-        with file_written_whole(path.resolve()) as draft:
-            csv.write_csv(rows, draft)
+        with file_written_whole(path.resolve()) as draft, draft.open("wb") as file:
+            csv.write_csv(rows, file)
     except OSError as err:
         raise ConfigurationError(
             f"cannot write the predictions to {path}: {err.strerror}; name another file with --csv"
@@ -153,8 +153,17 @@ def _time(text: str | None) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(text)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the second of one that is before year 1 in UTC
         raise InputError(
             f"--since {text} is no time; write one such as 2025-01-31 or 2025-01-31T12:00:00Z"
         ) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+
+
+def _name(machine: str | None) -> str | None:
+    """A machine as it was named, in UTF-8 as all names are."""
+    try:
+        (machine or "").encode()
+    except UnicodeEncodeError:
+        raise InputError(f"--machine {machine!r} is no text in UTF-8; no machine has it") from None
+    return machine

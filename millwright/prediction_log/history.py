@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import pyarrow as pa
 
+from millwright.errors import MillwrightError
 from millwright.prediction_log.content import PREDICTIONS, form
 from millwright.prediction_log.records import Layout
 
@@ -67,6 +68,9 @@ def with_features(rows: pa.Table, layouts: dict[int, Layout]) -> pa.Table:
 
     Rows of another layout than others have null in the columns that it lacks. A column of the
     answer that has the name of a feature is called `prediction_<name>`.
+
+    Raises:
+        MillwrightError: the log lacks a layout of theirs.
     """
     found = [_spread(part, layouts) for part in rows.to_batches(max_chunksize=1 << 16)]
     parts = [table for some in found for table in some]
@@ -76,10 +80,14 @@ def with_features(rows: pa.Table, layouts: dict[int, Layout]) -> pa.Table:
 
 
 def as_dicts(rows: pa.Table, layouts: dict[int, Layout]) -> list[dict[str, Any]]:
-    """Predictions with their `features` and `event_times` as dictionaries by name."""
+    """Predictions with their `features` and `event_times` as dictionaries by name.
+
+    Raises:
+        MillwrightError: the log lacks a layout of theirs.
+    """
     found = []
     for row in rows.to_pylist():
-        layout = layouts[row.pop("layout")]
+        layout = _layout(layouts, row.pop("layout"))
         row["event_times"] = dict(zip(layout.views, row["event_times"], strict=True))
         row["features"] = dict(zip(layout.columns, row["features"], strict=True))
         found.append(row)
@@ -92,7 +100,7 @@ def _spread(rows: pa.RecordBatch, layouts: dict[int, Layout]) -> list[pa.Table]:
     tables = []
     for number in dict.fromkeys(numbers.tolist()):
         same = rows.filter(pa.array(numbers == number))
-        layout = layouts[number]
+        layout = _layout(layouts, number)
         names = [f"prediction_{name}" if name in layout.columns else name for name in ANSWER]
         columns = [same.column(name) for name in ANSWER]
         names += layout.columns
@@ -101,6 +109,16 @@ def _spread(rows: pa.RecordBatch, layouts: dict[int, Layout]) -> list[pa.Table]:
         columns += _columns(same.column("event_times"), len(layout.views), "datetime64[us]")
         tables.append(pa.table(columns, names))
     return tables
+
+
+def _layout(layouts: dict[int, Layout], number: int) -> Layout:
+    try:
+        return layouts[number]
+    except KeyError:
+        raise MillwrightError(
+            f"the prediction log has lost layout {number}, the names of what some predictions were "
+            f"made from; put {number} back from a copy of 'layouts'"
+        ) from None
 
 
 def _columns(lists: Any, width: int, kind: Any) -> "list[pa.Array[Any]]":

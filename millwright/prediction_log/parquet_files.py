@@ -11,11 +11,13 @@ counts; then the sources are deleted and the ending goes. Killed in between, rea
 sources, and the next one to tidy up goes on. Readers keep files from being switched meanwhile.
 """
 
+import errno
 import fcntl
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -23,6 +25,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from millwright.errors import MillwrightError, first_line
 from millwright.files import file_written_whole, synchronise
 
 FAN_IN = 60  # files of one level that become one of the next
@@ -30,6 +33,7 @@ LARGE = 64 << 20  # bytes; a file of this size is not merged any more
 MOST = 4 * LARGE  # bytes of files that become one
 _NOW = fcntl.LOCK_EX | fcntl.LOCK_NB
 _WHOLE, _MERGED = ".parquet", ".merged"
+_NAME = re.compile(r"(\d+)-(\d+)-(\d+)-(.+)")
 _SOURCES = b"millwright.sources"
 
 
@@ -44,10 +48,13 @@ class File:
     segment: str
 
     @classmethod
-    def of(cls, path: Path) -> "File":
-        """The file at `path`."""
-        first, last, level, segment = path.stem.split("-", 3)
-        return cls(path, int(first), int(last), int(level), segment)
+    def named(cls, folder: Path, ending: str) -> "list[File]":
+        """Those of an ending in a folder, in order; what is named otherwise is none of ours."""
+        found = [(path, _NAME.fullmatch(path.stem)) for path in sorted(folder.glob(f"*{ending}"))]
+        return [
+            cls(path, int(name[1]), int(name[2]), int(name[3]), name[4])
+            for path, name in found if name
+        ]  # fmt: skip
 
 
 class ParquetFiles:
@@ -69,14 +76,25 @@ class ParquetFiles:
         """The files that hold every row once, and stay there for the block; by time, newest last.
 
         A folder that is not there has none.
+
+        Raises:
+            MillwrightError: they cannot be kept there, or it cannot be told which ones count.
         """
         if not self.folder.is_dir():
             yield []
             return
-        with _lock(self.folder / ".reading.lock", fcntl.LOCK_SH):
-            merged = [File.of(path) for path in self.folder.glob(f"*{_MERGED}")]
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_lock(self.folder / ".reading.lock", fcntl.LOCK_SH))
+            except OSError as err:
+                if err.errno != errno.EROFS:  # where nobody can write nothing is switched
+                    raise MillwrightError(
+                        f"{self.folder} cannot be read: to lock it failed, {err.strerror}; ask as "
+                        "a user who may write there"
+                    ) from err
+            merged = File.named(self.folder, _MERGED)
             sources = {name for file in merged for name in _sources(file.path)}
-            whole = [File.of(path) for path in self.folder.glob(f"*{_WHOLE}")]
+            whole = File.named(self.folder, _WHOLE)
             files = [*merged, *(file for file in whole if file.path.name not in sources)]
             yield sorted(files, key=lambda file: (file.last, file.segment))
 
@@ -91,7 +109,7 @@ class ParquetFiles:
             return
         with suppress(BlockingIOError), _lock(self.folder / ".merging.lock", _NOW):
             self._mend()
-            listed = [File.of(path) for path in sorted(self.folder.glob(f"*{_WHOLE}"))]
+            listed = File.named(self.folder, _WHOLE)
             if len(listed) >= FAN_IN:
                 unsettled = waiting()
                 files = _together([each for each in listed if each.segment not in unsettled])
@@ -106,7 +124,7 @@ class ParquetFiles:
         sources = [file.path.name for file in files]
         schema = self.schema.with_metadata({_SOURCES: json.dumps(sources).encode()})
         draft = self.folder / f".{target.name}.draft"
-        _write(draft, (pq.read_table(f.path, schema=self.schema) for f in files), schema)
+        _write(draft, (self._rows(file.path) for file in files), schema)
         synchronise(draft)
         with _lock(self.folder / ".reading.lock", _NOW):
             draft.replace(target)
@@ -123,9 +141,29 @@ class ParquetFiles:
                 for path in merged:
                     _switch(path)
 
+    def _rows(self, path: Path) -> pa.Table:
+        with readable(path):
+            return pq.read_table(path, schema=self.schema)
+
     def _path(self, rows: pa.Table, level: int, segment: str) -> Path:
         times = rows[self.time].to_numpy().astype("datetime64[us]").astype(int)
         return self.folder / f"{_stem(times.min(), times.max(), level, segment)}{_WHOLE}"
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Name the file that cannot be read in the block, and the way out.
+
+    Raises:
+        MillwrightError: it is damaged, or may not be read.
+    """
+    try:
+        yield
+    except (OSError, ValueError, LookupError, TypeError, pa.ArrowException) as err:
+        raise MillwrightError(
+            f"{path} cannot be read: {first_line(err)}; put a copy of it in its place, or move it "
+            "away: what it holds of the prediction log is missing then"
+        ) from err
 
 
 @contextmanager
@@ -135,7 +173,8 @@ def _lock(path: Path, kind: int) -> Iterator[None]:
     Raises:
         BlockingIOError: somebody else has it, and `kind` says not to wait.
     """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    access = os.O_RDONLY if kind == fcntl.LOCK_SH else os.O_RDWR
+    descriptor = os.open(path, os.O_CREAT | access | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, kind)
         yield
@@ -165,8 +204,9 @@ def _switch(merged: Path) -> None:
 
 
 def _sources(merged: Path) -> list[str]:
-    found: list[str] = json.loads(pq.read_schema(merged).metadata[_SOURCES])
-    return found
+    with readable(merged):
+        found: list[str] = json.loads(pq.read_schema(merged).metadata[_SOURCES])
+        return found
 
 
 def _stem(first: int, last: int, level: int, segment: str) -> str:

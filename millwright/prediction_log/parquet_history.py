@@ -13,7 +13,7 @@ import pyarrow.dataset as ds
 from millwright.prediction_log import parquet_sink
 from millwright.prediction_log.content import PREDICTIONS
 from millwright.prediction_log.history import COUNTS, Selection
-from millwright.prediction_log.parquet_files import File, ParquetFiles
+from millwright.prediction_log.parquet_files import File, ParquetFiles, readable
 from millwright.prediction_log.records import Layout
 
 _NEWEST_FIRST: list[tuple[str, Literal["ascending", "descending"]]] = [
@@ -95,10 +95,18 @@ def _rows(
 ) -> pa.Table:
     if not files:
         return schema.empty_table().select(list(columns))
-    paths = [str(file.path) for file in files]
-    return ds.dataset(paths, schema=schema, format="parquet").to_table(
-        columns=list(columns), filter=condition
-    )
+    try:
+        return _of([file.path for file in files], schema, columns, condition)
+    except (OSError, pa.ArrowException):
+        for file in files:  # which of them it is shows when each is read alone
+            with readable(file.path):
+                _of([file.path], schema, columns, condition)
+        raise
+
+
+def _of(paths: Sequence[Path], schema: pa.Schema, columns: Sequence[str], where: Any) -> pa.Table:
+    found = ds.dataset([str(path) for path in paths], schema=schema, format="parquet")
+    return found.to_table(columns=list(columns), filter=where)
 
 
 def _condition(time: str, selection: Selection) -> Any:

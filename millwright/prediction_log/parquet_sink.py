@@ -16,7 +16,7 @@ from pathlib import Path
 from millwright.files import file_written_whole
 from millwright.prediction_log import journal
 from millwright.prediction_log.content import LOSSES, OUTCOMES, PREDICTIONS, Content
-from millwright.prediction_log.parquet_files import ParquetFiles
+from millwright.prediction_log.parquet_files import ParquetFiles, readable
 from millwright.prediction_log.records import Layout
 
 
@@ -64,9 +64,14 @@ def kinds(folder: Path) -> tuple[ParquetFiles, ParquetFiles, ParquetFiles]:
 
 
 def layouts(folder: Path) -> dict[int, Layout]:
-    """Every layout that predictions were logged in."""
+    """Every layout that predictions were logged in.
+
+    Raises:
+        MillwrightError: a file of one is damaged.
+    """
     found = {}
     for path in (folder / "layouts").glob("*.json"):
-        names = json.loads(path.read_text(encoding="utf-8"))
-        found[int(path.stem)] = Layout(tuple(names["columns"]), tuple(names["views"]))
+        with readable(path):
+            names = json.loads(path.read_text(encoding="utf-8"))
+            found[int(path.stem)] = Layout(tuple(names["columns"]), tuple(names["views"]))
     return found

@@ -97,10 +97,26 @@ def test_what_was_put_aside_is_told(logged: State, capsys: pytest.CaptureFixture
     )
 
 
+def test_a_damaged_file_is_told_in_a_sentence(
+    logged: State, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = next((logged.predictions(FLEET) / "answers").glob("*.parquet"))
+    path.write_bytes(b"PAR1")
+    assert main(WORDS) == 1
+    assert f"{path} cannot be read" in "".join(capsys.readouterr().err.split("\n"))
+
+
+def test_predictions_can_be_written_to_a_file_of_any_name(logged: State, tmp_path: Path) -> None:
+    assert main([*WORDS, "--csv", str(tmp_path / "\udcff")]) == 0
+    assert len((tmp_path / "\udcff").read_text().splitlines()) == 7
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--since", "yesterday"], "--since yesterday is no time; write one such as 2025-01-31"),
+        (["--since", "0001-01-01T00:00:00+23:59"], "+23:59 is no time; write one such as"),
+        (["--machine", "\udcff"], "--machine '\\udcff' is no text in UTF-8"),
         (["--csv", "/nowhere/at/all"], "name another file with --csv"),
     ],
 )

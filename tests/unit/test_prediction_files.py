@@ -1,5 +1,6 @@
 """The prediction log as parquet files: every answer once, whenever a process is killed."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -13,6 +14,7 @@ import pytest
 from killed_log import HALF, LAST, PLACES, log_in
 from scored import START, scored
 
+from millwright.errors import MillwrightError
 from millwright.prediction_log import opening, parquet_files
 from millwright.prediction_log.history import Selection
 from millwright.prediction_log.journal import waiting
@@ -204,6 +206,76 @@ def test_recent_gives_the_newest_first_and_reads_no_more_files_than_it_must(
     for path in sorted(answers(state))[:-3]:
         path.write_bytes(b"unreadable")
     assert len(opening.recent(state, FLEET, "m1", 2)) == 2
+
+
+def test_a_damaged_file_is_named_with_the_way_out_and_what_came_before_goes_on(
+    state: State,
+) -> None:
+    logged(state, 0, 1)
+    whole, broken = sorted(answers(state))
+    broken.write_bytes(broken.read_bytes()[:-9])
+    told = f"{broken} cannot be read: .*put a copy of it in its place, or move it away"
+    for ask in (
+        lambda: opening.read(state, FLEET, None, None),
+        lambda: opening.count(state, FLEET),
+        lambda: opening.recent(state, FLEET, "m1", 5),
+    ):
+        with pytest.raises(MillwrightError, match=told):
+            ask()
+    log = the_log(state)
+    log.append(scored(2))
+    assert not log._drain.work()  # which would merge it
+    assert f"{broken} cannot be read" in str(log.status().fault)
+    assert (log.status().written, whole.is_file()) == (3, True)
+    broken.rename(broken.with_suffix(".broken"))
+    assert log._drain.work()
+    log.close(1)
+    assert ids(state) == of(0, 2)
+
+
+def test_a_merged_file_that_does_not_say_of_what_is_named(state: State) -> None:
+    logged(state, 0)
+    path = answers(state)[0].with_suffix(".merged")
+    path.write_bytes(answers(state)[0].read_bytes())
+    with pytest.raises(MillwrightError, match=f"{path} cannot be read"):
+        ids(state)
+
+
+def test_what_has_no_name_of_ours_in_the_folder_is_passed_over(state: State) -> None:
+    logged(state, 0)
+    (answers(state)[0].parent / "notes.parquet").write_text("none of ours")
+    logged(state, 1, 2)
+    assert ids(state) == of(0, 1, 2)
+
+
+@pytest.mark.parametrize("content", ["{", '{"columns": 1, "views": 2}', '{"columns": []}', None])
+def test_a_layout_that_is_damaged_or_gone_is_named(state: State, content: str | None) -> None:
+    logged(state, 0)
+    (path,) = (state.predictions(FLEET) / "layouts").iterdir()
+    if content is None:
+        path.unlink()
+    else:
+        path.write_text(content)
+    for ask in (lambda: ids(state), lambda: opening.recent(state, FLEET, "m1", 5)):
+        with pytest.raises(MillwrightError, match=path.stem):
+            ask()
+
+
+@pytest.mark.parametrize(("code", "answers"), [(errno.EROFS, True), (errno.EACCES, False)])
+def test_on_a_disk_that_nobody_can_write_the_log_is_read_and_elsewhere_not_without_its_lock(
+    state: State, code: int, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged(state, 0, 1)
+
+    def refused(path: Path, *_: int) -> int:
+        raise OSError(code, os.strerror(code), str(path))
+
+    monkeypatch.setattr(os, "open", refused)
+    if answers:
+        assert ids(state) == of(0, 1)
+        return
+    with pytest.raises(MillwrightError, match=r"Permission denied; ask as a user who may write"):
+        ids(state)
 
 
 def test_where_nothing_was_logged_everything_is_empty(state: State) -> None:
