@@ -5,13 +5,14 @@ import logging
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from millwright import release as releases
 from millwright import startup, terminal
 from millwright.arguments import FLEET
-from millwright.errors import InputError, ReleaseError
+from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
 from millwright.process import VARIABLE, settle
 from millwright.settings import Serving, State, load_settings, state
@@ -90,6 +91,9 @@ def _serve(asked: argparse.Namespace) -> int:
 
             current = Releases(where.environment, fleet, where.releases(fleet), pinned, prove)
             current.refresh()
+        with suppress(MillwrightError):  # /ready says it
+            # SQLite makes files beside its own with the first read: now, while the disk has room.
+            reader.published()
         if pinned and current.refused:
             raise ReleaseError(current.refused)
         log = open_log(where, fleet)

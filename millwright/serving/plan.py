@@ -92,7 +92,10 @@ class Plan:
 
     def _numbers(self, cells: Sequence[Cells]) -> NDArray[np.float32]:
         width = len(self.numbers)
-        content = b"".join([cell or _NULL for row in cells for cell in row[:width]])
+        try:
+            content = b"".join([cell or _NULL for row in cells for cell in row[:width]])
+        except TypeError:  # SQLite keeps what it is given
+            raise self._mistyped(cells) from None
         if len(content) != len(cells) * width * _NUMBER.itemsize:
             raise self._mistyped(cells)
         numbers = np.frombuffer(content, _NUMBER).reshape(len(cells), width)
@@ -103,14 +106,14 @@ class Plan:
     def _mistyped(self, cells: Sequence[Cells]) -> MistypedError:
         for row in cells:
             for (view, name), cell in zip(self.numbers, row, strict=False):
-                if cell and (len(cell) != len(_NULL) or cell[0] != online_layout.FLOAT):
+                if cell and not _is_number(cell):
                     return self._refusal(view, name)
         return MistypedError("the online store has what is no feature; publish and fill it again")
 
     def _text(self, cell: bytes | None, name: str) -> str | None:
         try:
             return online_layout.text(cell or b"")
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, TypeError):
             view = next(view for view, text in self.texts if text == name)
             raise self._refusal(view, name) from None
 
@@ -120,3 +123,8 @@ class Plan:
             "the release needs; publish the views of the release and materialize them again, or "
             "train again"
         )
+
+
+def _is_number(cell: Any) -> bool:
+    whole = isinstance(cell, bytes) and len(cell) == len(_NULL)
+    return whole and cell[0] == online_layout.FLOAT

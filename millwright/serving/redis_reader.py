@@ -11,8 +11,10 @@ import numpy as np
 import redis
 
 from millwright.endpoints import without_password
-from millwright.serving.plan import Cells, Plan
+from millwright.errors import MillwrightError
+from millwright.serving.plan import Cells, MistypedError, Plan
 from millwright.serving.rows import NEVER, Moments
+from millwright.serving.unreadable import ODD, PassedOver, unreadable
 from millwright.stores.online_layout import KeyMaker, microseconds, redis_field, redis_time
 from millwright.stores.online_redis_server import answering, nodes_and_options
 
@@ -34,6 +36,7 @@ class RedisReader:
         patience = {"socket_timeout": seconds, "socket_connect_timeout": seconds, "retry": None}
         self._client = redis.Redis(**nodes[0], **(patience | options))
         self._own = threading.local()
+        self._passed_over = PassedOver()
 
     def __str__(self) -> str:
         return f"Redis at {without_password(self.url)}"
@@ -42,6 +45,7 @@ class RedisReader:
         """The cells of each machine, and the event times of its views, shape (n, views).
 
         Raises:
+            MistypedError: what is there of a machine is no row.
             MillwrightError: Redis does not answer.
         """
         tail = self._tail(plan)
@@ -54,18 +58,33 @@ class RedisReader:
             except redis.ConnectionError:  # of a server that has been started anew, perhaps
                 rows = self._answers(asked)
         width, views = len(plan.features), len(plan.views)
-        events = np.array(
-            [[self._moment(time) for time in row[width:]] for row in rows], np.int64
-        ).reshape(len(rows), views)
-        return rows, events
+        try:
+            events = np.array(
+                [[self._moment(time) for time in row[width:]] for row in rows], np.int64
+            )
+        except ODD:
+            raise self._refusal(machines, rows, width) from None
+        return rows, events.reshape(len(rows), views)
 
     def machines(self, plan: Plan) -> Iterator[str]:
         """Every machine that has a row in some view, each once, in no order."""
         there, times = self._machines(), plan.without_features()
         while some := list(itertools.islice(there, AT_ONCE)):
-            _, events = self.cells(times, some)
-            known = (events != NEVER).any(axis=1).tolist()
-            yield from itertools.compress(some, known)
+            yield from self._known(times, some)
+
+    def _known(self, times: Plan, machines: Sequence[str]) -> Iterator[str]:
+        """Those that have a row in some view; one that cannot be read is passed over."""
+        try:
+            _, events = self.cells(times, machines)
+        except MistypedError as err:
+            if len(machines) == 1:
+                self._passed_over.add(err)
+                return
+            half = len(machines) // 2
+            yield from self._known(times, machines[:half])
+            yield from self._known(times, machines[half:])
+        else:
+            yield from itertools.compress(machines, (events != NEVER).any(axis=1).tolist())
 
     def _machines(self) -> Iterator[str]:
         """Every machine of the project, whichever views its rows are of: a key has them all."""
@@ -74,29 +93,65 @@ class RedisReader:
             # A scan gives a key twice while the server rearranges its own.
             seen: set[bytes] = set()
             for key in self._client.scan_iter(_literally(head) + b"*" + end, count=SCANNED):
-                name = key[len(head) + 4 : -len(end)]
-                length = int.from_bytes(key[len(head) : len(head) + 4], "little")
-                if len(name) == length and key not in seen:
-                    seen.add(key)
-                    yield name.decode()
+                if key in seen:
+                    continue
+                seen.add(key)
+                try:
+                    name = self._keys.value(key[: -len(end)])
+                except UnicodeDecodeError:
+                    self._passed_over.add(f"the key {key!r} of {self}, which is no text")
+                else:
+                    if name is not None:
+                        yield name
 
     def published(self) -> dict[str, list[str]] | None:
         """The views that were published for this store, or None where that is not known."""
+        key = f"millwright:features:{self._project}"
         with answering(self.url):
-            found: Any = self._client.hgetall(f"millwright:features:{self._project}")
-        return {name.decode(): json.loads(features) for name, features in found.items()} or None
+            found: Any = self._client.hgetall(key)
+        try:
+            return {name.decode(): list(json.loads(told)) for name, told in found.items()} or None
+        except ODD:
+            raise MillwrightError(
+                f"{self} has in {key} what is no list of features; publish them again: feast apply"
+            ) from None
 
-    def _answers(self, asked: Sequence[bytes]) -> list[Cells]:
-        connection, found = self._connection(), list[Cells]()
+    def _answers(self, asked: Sequence[bytes]) -> list[Any]:
+        """What Redis says to each command: cells, or that it refuses."""
+        connection, found = self._connection(), list[Any]()
         try:
             for start in range(0, len(asked), AT_ONCE):
                 some = asked[start : start + AT_ONCE]
                 connection.send_packed_command([b"".join(some)])
-                found += [connection.read_response(disable_decoding=True) for _ in some]
+                for _ in some:
+                    try:
+                        found.append(connection.read_response(disable_decoding=True))
+                    except redis.ResponseError as err:  # whose fault it is shows when all are read
+                        found.append(err)
         except BaseException:
             connection.disconnect()  # what is still under way is no answer to anything else
             raise
         return found
+
+    def _refusal(
+        self, machines: Sequence[str], answers: Sequence[Any], width: int
+    ) -> MillwrightError:
+        """Which machine's answer is no row of features, and why.
+
+        Raises:
+            MillwrightError: Redis refuses.
+        """
+        for machine, answer in zip(machines, answers, strict=True):
+            if isinstance(answer, redis.ResponseError):
+                if str(answer).startswith("WRONGTYPE"):
+                    return unreadable(machine, "its key is of another type than a hash")
+                with answering(self.url):
+                    raise answer
+            try:
+                np.array([self._moment(time) for time in answer[width:]], np.int64)
+            except ODD as err:
+                return unreadable(machine, err)
+        return MistypedError(f"{self} has what is no row of features")
 
     def _connection(self) -> Any:
         """This thread's own: to take one from the pool and give it back asks the system twice."""

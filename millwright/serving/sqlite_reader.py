@@ -10,12 +10,14 @@ from urllib.parse import quote
 import numpy as np
 
 from millwright.errors import MillwrightError
-from millwright.serving.plan import Cells, Plan
-from millwright.serving.rows import Moments
+from millwright.serving.plan import Cells, MistypedError, Plan
+from millwright.serving.rows import NEVER, Moments
+from millwright.serving.unreadable import ODD, PassedOver, unreadable
 from millwright.sql import quoted
-from millwright.stores.online_layout import KeyMaker, sqlite_table
+from millwright.stores.online_layout import EARLIEST, LATEST, KeyMaker, sqlite_table
 
 AT_ONCE = 10_000  # SQLite takes 32,766 parameters
+ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 
 
 class SqliteReader:
@@ -27,6 +29,7 @@ class SqliteReader:
         self._keys = KeyMaker(join_key)
         self._seconds = seconds
         self._own = threading.local()
+        self._passed_over = PassedOver()
 
     def __str__(self) -> str:
         return f"the online store {self.path}"
@@ -35,6 +38,7 @@ class SqliteReader:
         """The cells of each machine, and the event times of its views, shape (n, views).
 
         Raises:
+            MistypedError: what is there of a machine is no row.
             MillwrightError: the file cannot be read.
         """
         keys = [self._keys.key(machine) for machine in machines]
@@ -53,19 +57,38 @@ class SqliteReader:
                         if cell is not None:
                             cells[cell] = value
                         events[view] = event
-        moments = np.array([times for _, times in rows], np.int64)
+        try:
+            moments = _moments([times for _, times in rows])
+        except ODD:
+            raise _refusal(machines, rows) from None
         return [cells for cells, _ in rows], moments.reshape(len(rows), len(plan.views))
 
     def machines(self, plan: Plan) -> Iterator[str]:
         """Every machine that has a row in some view, each once, in no order."""
-        head, seen = self._keys.key("")[:-4], set[bytes]()
         there = self._tables()
-        for table in [sqlite_table(self._project, name) for name in plan.names]:
-            if table in there:
-                for (key,) in self._rows(f"SELECT DISTINCT entity_key FROM {quoted(table)}"):
-                    if key.startswith(head) and key not in seen:
-                        seen.add(key)
-                        yield key[len(head) + 4 :].decode()
+        tables = [sqlite_table(self._project, name) for name in plan.names]
+        tables = [table for table in tables if table in there]
+        seen = {key for table in tables for key in self._odd(table)}
+        for table in tables:
+            for (key,) in self._rows(f"SELECT DISTINCT entity_key FROM {quoted(table)}"):
+                if key in seen:
+                    continue
+                seen.add(key)
+                try:
+                    machine = self._keys.value(key)
+                except ODD:
+                    self._passed_over.add(f"the key {key!r} of {self}, which is no text")
+                else:
+                    if machine is not None:
+                        yield machine
+
+    def _odd(self, table: str) -> Iterator[bytes]:
+        """The keys with a row whose event time is none, and which no machine is read by."""
+        odd = "({} BETWEEN ? AND ?) IS NOT 1"
+        sql = f"SELECT DISTINCT entity_key FROM {quoted(table)} WHERE {odd}"
+        for (key,) in self._timed(sql, (EARLIEST, LATEST)):
+            self._passed_over.add(f"the key {key!r} of {self}, whose event time is none")
+            yield key
 
     def published(self) -> dict[str, list[str]]:
         """The views that were published for this store, with the features of the latest row."""
@@ -83,41 +106,86 @@ class SqliteReader:
         return [name for (name,) in found if name.startswith(f"{self._project}_")]
 
     def _values(self, view: str, keys: Sequence[bytes]) -> Iterator[tuple[Any, ...]]:
-        """Key, feature, value and event time of all that a view has for `keys`.
-
-        What Feast's own store has written counts in seconds, and its tables have no other column.
-        """
-        seconds = "event_ts * 1000000"
+        """Key, feature, value and event time of all that a view has for `keys`."""
         sql = (
             "SELECT entity_key, feature_name, value, {} "
             f"FROM {quoted(sqlite_table(self._project, view))} "
             f"WHERE entity_key IN ({', '.join('?' * len(keys))})"
         )
         try:
-            yield from self._rows(sql.format(f"coalesce(event_us, {seconds})"), keys)
+            yield from self._timed(sql, keys)
         except MillwrightError as err:
-            if "no such column" in str(err):
-                yield from self._rows(sql.format(seconds), keys)
-            elif "no such table" not in str(err):
+            if "no such table" not in str(err):
                 raise
 
-    def _rows(self, sql: str, parameters: Sequence[bytes] = ()) -> Iterator[tuple[Any, ...]]:
+    def _timed(self, sql: str, parameters: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+        """What a query finds that has the event time for `{}`.
+
+        What Feast's own store has written counts in seconds, and its tables have no other column.
+        """
+        seconds = "event_ts * 1000000"
         try:
-            yield from self._connection().execute(sql, parameters)
+            yield from self._rows(sql.format(f"coalesce(event_us, {seconds})"), parameters)
+        except MillwrightError as err:
+            if "no such column" not in str(err):
+                raise
+            yield from self._rows(sql.format(seconds), parameters)
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        try:
+            yield from self._found(sql, parameters)
         except FileNotFoundError:
             raise MillwrightError(f"{self} is not there; publish its views: feast apply") from None
         except (sqlite3.Error, OSError) as err:
             raise MillwrightError(f"{self} cannot be read: {err}") from err
+
+    def _found(self, sql: str, parameters: Sequence[Any]) -> sqlite3.Cursor:
+        """What a query finds, also where SQLite can make no files beside its own to share it.
+
+        Where those would hold nothing anyway, the file is read as if it could not change: that is
+        so on a disk that is full or read-only, which is why nobody writes at the moment.
+        """
+        try:
+            return self._connection().execute(sql, parameters)
+        except sqlite3.OperationalError as err:
+            log = self.path.with_name(f"{self.path.name}-wal")
+            if err.sqlite_errorcode & 0xFF not in ALONE or (log.exists() and log.stat().st_size):
+                raise
+            return self._connect("mode=ro&immutable=1").execute(sql, parameters)
 
     def _connection(self) -> sqlite3.Connection:
         """A connection of this thread, to the file that is there now."""
         found = self.path.stat()
         file = (found.st_dev, found.st_ino)
         if getattr(self._own, "file", None) != file:
-            self._own.connection = sqlite3.connect(
-                f"file:{quote(str(self.path))}?mode=rw", uri=True, timeout=self._seconds
-            )
+            self._own.connection = self._connect("mode=rw")
             self._own.connection.execute("PRAGMA query_only = ON")
             self._own.file = file
         connection: sqlite3.Connection = self._own.connection
         return connection
+
+    def _connect(self, how: str) -> sqlite3.Connection:
+        place = f"file:{quote(str(self.path))}?{how}"
+        return sqlite3.connect(place, uri=True, timeout=self._seconds)
+
+
+def _moments(times: Sequence[Sequence[Any]]) -> Moments:
+    """Event times as an array.
+
+    Raises:
+        ValueError, TypeError, OverflowError: one is none.
+    """
+    found = np.array(times, np.int64)
+    if ((found > LATEST) | (found < EARLIEST) & (found != NEVER)).any():
+        raise ValueError("a time that is in no year from 1 to 9999")
+    return found
+
+
+def _refusal(machines: Sequence[str], rows: Sequence[tuple[Cells, list[int]]]) -> MistypedError:
+    """Which machine's event times are none, and why."""
+    for machine, (_, times) in zip(machines, rows, strict=True):
+        try:
+            _moments([times])
+        except ODD as err:
+            return unreadable(machine, err)
+    return MistypedError("the online store has what is no event time; publish and fill it again")

@@ -13,6 +13,8 @@ import mmh3
 BYTES, STRING, INT32, INT64, DOUBLE, FLOAT, BOOL = 0x0A, 0x12, 0x18, 0x20, 0x29, 0x35, 0x38
 SECONDS, NANOS = 0x08, 0x10  # of a Timestamp
 _TEXT = 2  # Feast's number for the type of a key that is text
+# What a Timestamp may say, years 1 to 9999, in microseconds since 1970.
+EARLIEST, LATEST = -62_135_596_800_000_000, 253_402_300_799_999_999
 
 
 class KeyMaker:
@@ -26,6 +28,18 @@ class KeyMaker:
         """What Feast's `serialize_entity_key` makes of it."""
         text = value.encode()
         return self._head + len(text).to_bytes(4, "little") + text
+
+    def value(self, key: bytes) -> str | None:
+        """What `key` makes that key of; None if it is another join key's, or none at all.
+
+        Raises:
+            UnicodeDecodeError: that is no text.
+        """
+        start = len(self._head) + 4
+        length = int.from_bytes(key[start - 4 : start], "little")
+        if not key.startswith(self._head) or len(key) != start + length:
+            return None
+        return key[start:].decode()
 
 
 def redis_field(view: str, feature: str) -> bytes:
@@ -58,7 +72,12 @@ def text(value: bytes) -> str | None:
 
 
 def microseconds(timestamp: bytes) -> int:
-    """A `Timestamp` in microseconds since 1970."""
+    """A `Timestamp` in microseconds since 1970.
+
+    Raises:
+        ValueError: it is none, or of a time that it may not say.
+        IndexError: it is cut off.
+    """
     seconds = nanos = place = 0
     while place < len(timestamp):
         tag = timestamp[place]
@@ -67,9 +86,14 @@ def microseconds(timestamp: bytes) -> int:
             number -= 1 << 64
         if tag == SECONDS:
             seconds = number
-        else:
+        elif tag == NANOS:
             nanos = number
-    return seconds * 1_000_000 + nanos // 1000
+        else:
+            raise ValueError(f"field {tag >> 3} where a time should be")
+    found = seconds * 1_000_000 + nanos // 1000
+    if not EARLIEST <= found <= LATEST:
+        raise ValueError(f"a time {seconds} s from 1970, which is in no year from 1 to 9999")
+    return found
 
 
 def _varint(content: bytes, place: int) -> tuple[int, int]:

@@ -1,11 +1,12 @@
 """What the service reads without Feast is what Feast's provider gives, on both stores."""
 
+import resource
 import sqlite3
 import struct
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from feast import FeatureStore, RepoConfig
 from feast.infra.online_stores.redis import RedisOnlineStore
 from feast.infra.online_stores.sqlite import SqliteOnlineStore
 from feast.protos.feast.types.Value_pb2 import Value
+from google.protobuf.timestamp_pb2 import Timestamp
 from online_repository import (
     FEATURES,
     HOUR,
@@ -36,11 +38,12 @@ from millwright.errors import MillwrightError
 from millwright.online import MACHINE, read_online
 from millwright.release import ServedView
 from millwright.serving.features import OnlineReader, lacking, read
-from millwright.serving.plan import Plan
+from millwright.serving.plan import MistypedError, Plan
 from millwright.serving.predictions import micros
 from millwright.serving.redis_reader import RedisReader
 from millwright.serving.rows import MISSING, NEVER, STATUSES, FeatureRows
 from millwright.serving.sqlite_reader import SqliteReader
+from millwright.stores.online_layout import KeyMaker
 
 NOW = START + 10 * HOUR
 NOTES = ServedView(name="notes", features={"note": "string"}, time_to_live=None)
@@ -379,6 +382,145 @@ def test_sqlite_is_read_while_somebody_writes(tmp_path: Path) -> None:
         writer.execute(f"DELETE FROM {table}")
         assert found_by(reader, ["a"]).columns["load"].tolist() == [1]
         writer.rollback()
+
+
+ODD_TIMES = {
+    "cut off": (b"\x08", "'abc'"),
+    "no time": (b"2026-01-01", "x'ff'"),
+    "nothing": (b"\x08\x80", "NULL"),
+    "in milliseconds": (
+        Timestamp(seconds=1_760_000_000_000).SerializeToString(), "1760000000000000000",
+    ),
+    "the largest": (b"\x08" + b"\xff" * 8 + b"\x7f", "9223372036854775807"),
+    "before year 1": (Timestamp(seconds=-99_999_999_999).SerializeToString(), "-99999999999000000"),
+}  # fmt: skip
+
+
+def spoil(store: FeatureStore, machine: str, in_redis: bytes, in_sqlite: str) -> None:
+    """Have a machine's event time be what is none."""
+    online, key = store.config.online_store, KeyMaker(MACHINE).key(machine)
+    if hasattr(online, "connection_string"):
+        with redis.Redis.from_url(online.connection_string) as client:
+            client.hset(key + store.project.encode(), "_ts:readings", in_redis)  # type: ignore[arg-type]
+        return
+    with closing(sqlite3.connect(online.path)) as connection, connection:
+        connection.execute(
+            f'UPDATE "{store.project}_readings" SET event_us = {in_sqlite}, event_ts = NULL '
+            "WHERE entity_key = ?",
+            [key],
+        )
+
+
+def assert_passed_over(reader: OnlineReader, caplog: pytest.LogCaptureFixture, told: str) -> None:
+    """That each list of machines has the others, and that this is told once."""
+    for _ in range(2):
+        assert sorted(reader.machines(BOTH)) == ["a", "b"]
+    (warning,) = caplog.messages
+    assert told in warning
+
+
+@pytest.mark.parametrize(("in_redis", "in_sqlite"), ODD_TIMES.values(), ids=[*ODD_TIMES])
+def test_a_machine_whose_event_time_is_none_is_named_and_no_other_suffers(
+    own: FeatureStore, in_redis: bytes, in_sqlite: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_online(own, [row("a"), row("odd"), row("b")])
+    spoil(own, "odd", in_redis, in_sqlite)
+    reader = reader_of(own)
+    for machines in (["odd"], ["a", "odd", "b"]):
+        with pytest.raises(MistypedError, match="something of machine 'odd' that is no row"):
+            found_by(reader, machines)
+    assert found_by(reader, ["a", "b"]).columns["load"].tolist() == [1, 1]
+    assert_passed_over(reader, caplog, "odd")
+
+
+def test_a_key_that_is_no_text_is_passed_over(
+    own: FeatureStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_online(own, [row("a"), row("xy"), row("b")])
+    online, key = own.config.online_store, KeyMaker(MACHINE).key("xy")
+    odd = key[:-2] + b"\xff\xfe"
+    if hasattr(online, "connection_string"):
+        with redis.Redis.from_url(online.connection_string) as client:
+            client.rename(key + own.project.encode(), odd + own.project.encode())  # type: ignore[arg-type]
+    else:
+        with closing(sqlite3.connect(online.path)) as connection, connection:
+            change = f'UPDATE "{own.project}_readings" SET entity_key = ? WHERE entity_key = ?'
+            connection.execute(change, [odd, key])
+    assert_passed_over(reader_of(own), caplog, "which is no text")
+
+
+@pytest.mark.parametrize("key", ["odd", 5])
+def test_a_key_of_another_type_in_sqlite_is_passed_over(
+    tmp_path: Path, key: str | int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store(tmp_path)
+    write_online(store, [row("a"), row("odd"), row("b")])
+    with closing(sqlite3.connect(tmp_path / "online.db")) as connection, connection:
+        change = f'UPDATE "{store.project}_readings" SET entity_key = ? WHERE entity_key = ?'
+        connection.execute(change, [key, KeyMaker(MACHINE).key("odd")])
+    assert_passed_over(reader_of(store), caplog, f"the key {key!r} of")
+
+
+def test_a_key_of_redis_of_another_type_is_its_machines_alone(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store(tmp_path, redis_url)
+    write_online(store, [row("a"), row("b")])
+    with redis.Redis.from_url(redis_url) as client:
+        client.set(KeyMaker(MACHINE).key("odd") + store.project.encode(), "no hash")
+    reader = reader_of(store)
+    for machines in (["odd"], ["a", "odd", "b"]):
+        with pytest.raises(MistypedError, match=r"'odd' .*its key is of another type than a hash"):
+            found_by(reader, machines)
+        assert found_by(reader, ["a", "b"]).columns["load"].tolist() == [1, 1]
+    assert_passed_over(reader, caplog, "its key is of another type")
+
+
+@pytest.mark.parametrize(("name", "features"), [("x", "{"), ("x", "5"), (b"\xff", "[]")])
+def test_what_is_no_list_of_published_features_is_named(
+    redis_url: str, tmp_path: Path, name: Any, features: str
+) -> None:
+    store = new_store(tmp_path, redis_url)
+    key = f"millwright:features:{store.project}"
+    with redis.Redis.from_url(redis_url) as client:
+        client.hset(key, name, features)
+    with pytest.raises(MillwrightError, match=f"has in {key} what is no list of features"):
+        reader_of(store).published()
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """No file of this process grows."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_sqlite_is_read_on_a_full_disk_if_nothing_is_in_its_log(tmp_path: Path) -> None:
+    store = new_store(tmp_path)
+    write_online(store, [row("a", load=1.0)])
+    place = tmp_path / "copy.db"
+    with closing(sqlite3.connect(tmp_path / "online.db")) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        place.write_bytes((tmp_path / "online.db").read_bytes())
+    reader = SqliteReader(place, store.project, MACHINE, 1)
+    with full_disk():
+        found = found_by(reader, ["a"])
+        listed = list(reader.machines(BOTH))
+    assert (found.columns["load"].tolist(), listed) == ([1], ["a"])
+    with closing(sqlite3.connect(place)) as connection:
+        with connection:
+            connection.execute(f'DELETE FROM "{store.project}_readings"')
+        assert (found_by(reader, ["a"]).states == MISSING).all()
+        place.with_name("other.db").write_bytes(place.read_bytes())
+        log = place.with_name("copy.db-wal").read_bytes()
+    place.with_name("other.db-wal").write_bytes(log)
+    anew = SqliteReader(place.with_name("other.db"), store.project, MACHINE, 1)
+    with full_disk(), pytest.raises(MillwrightError, match=r"other\.db cannot be read"):
+        found_by(anew, ["a"])
 
 
 def test_what_is_no_database_is_named(tmp_path: Path) -> None:

@@ -85,6 +85,33 @@ def test_times_are_those_of_protobuf(seconds: int, nanos: int) -> None:
     assert microseconds(message.SerializeToString()) == message.ToMicroseconds()
 
 
+@pytest.mark.parametrize(
+    "bytes_",
+    [b"\x08", b"\x08\xff", b"2026-01-01", b"\x08\x80\x80\x80\x80\x80\x80\x80\x80\x7f",
+     Timestamp(seconds=1_760_000_000_000).SerializeToString(), b"\x08" + b"\xff" * 40 + b"\x01",
+     Timestamp(seconds=253_402_300_800).SerializeToString(),
+     Timestamp(seconds=-62_135_596_801).SerializeToString()],
+)  # fmt: skip
+def test_what_is_no_time_is_told(bytes_: bytes) -> None:
+    with pytest.raises((ValueError, IndexError)):
+        microseconds(bytes_)
+
+
+@given(st.text(max_size=300), NAME)
+def test_a_key_says_whose_it_is(machine: str, join_key: str) -> None:
+    maker = KeyMaker(join_key)
+    key = maker.key(machine)
+    assert maker.value(key) == machine
+    assert maker.value(key + b"x") is None
+    assert maker.value(key[: len(maker.key("")) - 1]) is None
+    assert KeyMaker(f"{join_key}x").value(key) is None
+
+
+def test_a_key_of_what_is_no_text_is_told() -> None:
+    with pytest.raises(UnicodeDecodeError):
+        KeyMaker("machine_id").value(KeyMaker("machine_id").key("ab")[:-2] + b"\xff\xfe")
+
+
 @given(st.datetimes(datetime(1, 1, 1), datetime(9999, 12, 31)))  # noqa: DTZ001
 def test_times_come_back_to_the_microsecond(moment: datetime) -> None:
     message, aware = Timestamp(), moment.replace(tzinfo=UTC)

@@ -1,5 +1,7 @@
 """From the cells of a store to columns."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from feast.protos.feast.types.Value_pb2 import Value
@@ -8,7 +10,7 @@ from serving_parts import HOUR, LIFE, NOW, ROW, VIEWS, Memory, cell, whole
 from millwright.errors import MillwrightError
 from millwright.release import ServedView
 from millwright.serving.features import read
-from millwright.serving.plan import Plan
+from millwright.serving.plan import MistypedError, Plan
 from millwright.serving.rows import MISSING, NEVER, PRESENT, STALE, FeatureRows
 
 SERVED = tuple(ServedView.model_validate(view) for view in VIEWS)
@@ -106,6 +108,16 @@ def test_a_cell_of_another_length_is_found_even_where_the_sum_is_right() -> None
 def test_a_text_that_was_cut_off_is_named() -> None:
     cells: list[list[bytes | None]] = [[cell(1.0)] * 4 + [b"\x12"]]
     with pytest.raises(MillwrightError, match="'model' of view 'attributes'"):
+        PLAN.rows(cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
+
+
+@pytest.mark.parametrize("place", [0, 4])
+@pytest.mark.parametrize("odd", ["abcde", "abc", 5, 1.5])
+def test_a_cell_that_is_no_bytes_is_named(place: int, odd: Any) -> None:
+    """SQLite keeps in a column whatever it is given."""
+    cells: list[list[Any]] = [[cell(1.0)] * 4 + [cell("m1")]]
+    cells[0][place] = odd
+    with pytest.raises(MistypedError, match="'model'" if place else "'heat' of view 'step'"):
         PLAN.rows(cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
 
 
