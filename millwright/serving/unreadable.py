@@ -18,7 +18,7 @@ def unreadable(machine: str, err: BaseException | str) -> MistypedError:
     """Why a machine cannot be read, and the way out."""
     why = err if isinstance(err, str) else first_line(err)
     return MistypedError(
-        f"the online store has something of machine '{machine}' that is no row of features ({why});"
+        f"the online store has something of machine {machine!r} that is no row of features ({why});"
         " delete it there and materialize the machine's views again"
     )
 
