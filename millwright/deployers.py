@@ -22,7 +22,7 @@ from zenml.services import BaseService, ServiceConfig
 from zenml.utils.pagination_utils import depaginate
 
 from millwright import release as releases
-from millwright import terminal, traffic
+from millwright import terminal, traffic, verification
 from millwright.deployments import (
     ReleaseService,
     ReleaseServiceConfig,
@@ -226,7 +226,7 @@ class ReleaseDeployer(BaseModelDeployer):  # type: ignore[misc]
 
     def _point_to(self, folder: Path, *, proven: bool = False) -> None:
         if not proven:
-            releases.verify_in_fresh_process(folder)
+            verification.verify_in_fresh_process(folder)
         with self._alone():
             if releases.champion(folder.parent) != folder:
                 traffic.promote(folder.parent, int(folder.name[1:]))

@@ -21,8 +21,8 @@ from millwright.configuration import Strict
 from millwright.errors import MillwrightError, ReleaseError, first_line
 from millwright.keys import file as keys
 from millwright.project import Project
-from millwright.release import TOLERANCE
 from millwright.serving import background
+from millwright.verification import TOLERANCE
 
 MACHINES = 50  # that are asked about
 SERVICE = "MILLWRIGHT_SERVICE_URL"  # where the service runs, if it is not started here

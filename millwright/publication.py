@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import xgboost
 
-from millwright import detectors, files, plots, registry, report, traffic, training
+from millwright import detectors, files, plots, registry, report, traffic, training, verification
 from millwright import release as releases
 from millwright.configuration import Strict
 from millwright.encoder import Encoder
@@ -160,7 +160,7 @@ def release(
         kept = _detector(project)
         recipe = Recipe.of(project.fleet, detectors.load(kept) if kept else None)
         path = releases.write(folder, manifest, booster, examples, recipe, kept)
-    releases.verify_in_fresh_process(path)
+    verification.verify_in_fresh_process(path)
     return Released(alias=CHAMPION, path=str(path))
 
 
@@ -182,7 +182,7 @@ def released(project: Project, version: int | None) -> Released:
             )
         version = there[-1]
     path = traffic.named(folder, version)
-    releases.verify_in_fresh_process(path)
+    verification.verify_in_fresh_process(path)
     return Released(alias=CHAMPION, path=str(path))
 
 

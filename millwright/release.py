@@ -16,14 +16,10 @@ import json
 import math
 import re
 import shutil
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from pydantic import AwareDatetime
 
 from millwright.configuration import Strict
@@ -42,11 +38,6 @@ if TYPE_CHECKING:
 MODEL, MANIFEST, EXAMPLES, SUMS = "model.ubj", "manifest.json", "examples.json", "SHA256SUMS"
 RECIPE = "recipe.json"
 POINTER = "champion"
-# Two processes on one machine agree to the last digit; other processors may round otherwise.
-TOLERANCE = 1e-6
-SLOWEST = 0.1  # seconds that the prediction of one machine may take at best
-TRIES = 20
-PATIENCE = 120.0  # seconds for a verification
 
 
 class ServedView(Strict):
@@ -235,77 +226,6 @@ def check(folder: Path) -> None:
         )
 
 
-def verify(folder: Path) -> int:
-    """Load a release and predict its examples again; gives their number.
-
-    Raises:
-        ReleaseError: it cannot be loaded, or predicts otherwise than it did.
-    """
-    release = load(folder)
-    examples = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
-    width = len(release.manifest.encoder.columns)
-    rows = np.array(examples["rows"], dtype=np.float32).reshape(-1, width)
-    found, expected = release.score(rows), np.array(examples["expected"], dtype=np.float64)
-    if not np.isfinite(found).all():
-        raise ReleaseError(f"the release {folder} predicts what is no number; train again")
-    if not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
-        worst = float(np.max(np.abs(found - expected)))
-        raise ReleaseError(
-            f"the release {folder} predicts otherwise than when it was written, by up to "
-            f"{worst:.2g}; train again with the libraries of this environment"
-        )
-    _refuse_slow(release, rows[:1])
-    return len(rows)
-
-
-class Verification:
-    """Verifies a release as a service would meet it: in a process that has loaded nothing else.
-
-    It begins at once, so that something else can be done meanwhile.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "millwright", "releases", "verify", str(folder)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def finish(self) -> None:
-        """Wait for its end.
-
-        Raises:
-            ReleaseError: with what that process said.
-        """
-        try:
-            _, said = self._process.communicate(timeout=PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.end()
-            raise ReleaseError(
-                f"the release {self.folder} was not verified within {PATIENCE:g} s; train again, "
-                "or see what else keeps this machine busy"
-            ) from None
-        code = self._process.returncode
-        if code:
-            raise ReleaseError(said.strip() or f"verifying {self.folder} ended by {code}")
-
-    def end(self) -> None:
-        """Give it up."""
-        self._process.kill()
-        self._process.communicate()
-
-
-def verify_in_fresh_process(folder: Path) -> None:
-    """Verify a release in a process of its own.
-
-    Raises:
-        ReleaseError: with what that process said.
-    """
-    Verification(folder).finish()
-
-
 def set_champion(folder: Path, release: Path) -> None:
     """Make `release` the one in use among the releases in `folder`."""
     with file_written_whole(folder / POINTER) as draft:
@@ -334,22 +254,6 @@ def _refuse_another(target: Path, manifest: Manifest) -> None:
             f"{target} is the release of another model, of fingerprint {found} and not "
             f"{manifest.fingerprint}: MLflow has lost its register and counts its versions anew. "
             f"Move the folder {target.parent} away, and train again"
-        )
-
-
-def _refuse_slow(release: Release, row: Matrix) -> None:
-    """See to it that a service could answer in time: the best of some tries says what can be."""
-    best = math.inf
-    for _ in range(TRIES if len(row) else 0):
-        began = time.perf_counter()
-        release.score(row)
-        best = min(best, time.perf_counter() - began)
-        if best <= SLOWEST:
-            return
-    if len(row):
-        raise ReleaseError(
-            f"the release {release.folder} takes {best:.2g} s for one machine, and {SLOWEST:g} s "
-            "is the most; train a smaller model"
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from millwright import arguments, startup, terminal, traffic
+from millwright import arguments, startup, terminal, traffic, verification
 from millwright import release as releases
 from millwright.errors import ConfigurationError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
@@ -139,14 +139,14 @@ def _split(asked: argparse.Namespace) -> int:
 def _verify(asked: argparse.Namespace) -> int:
     release = asked.folder
     startup.import_xgboost_alone()
-    count = releases.verify(release)
+    count = verification.verify(release)
     terminal.say(f"{release}: whole, and {count} examples predicted as when it was written")
     return 0
 
 
 def _prove(where: State, folder: Path, version: int) -> None:
     """See that a release is whole and predicts as it did, and that it can be answered by here."""
-    releases.verify_in_fresh_process(traffic.named(folder, version))
+    verification.verify_in_fresh_process(traffic.named(folder, version))
     _check_published(where, folder, version)
 
 

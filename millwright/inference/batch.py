@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from millwright import release as releases
-from millwright import traffic
+from millwright import traffic, verification
 from millwright.encoder import Matrix, Scores
 from millwright.errors import InputError, ReleaseError
 from millwright.inference.fleets import Features, FleetNow, FleetThen, WholeFleet
@@ -56,7 +56,7 @@ def choose_release(project: Project, version: int | None) -> Path:
             f"the release {found} is of fleet '{manifest.fleet}' in environment "
             f"'{manifest.environment}', and not of '{fleet}' in '{where}'; name another: --release"
         )
-    releases.verify_in_fresh_process(found)
+    verification.verify_in_fresh_process(found)
     return found
 
 

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from millwright import release as releases
-from millwright import traffic
+from millwright import traffic, verification
 from millwright.errors import MillwrightError, ReleaseError
 from millwright.release import SUMS
 from millwright.serving.routes import Loaded, Routes
@@ -33,7 +33,7 @@ class Prover:
     """
 
     def __init__(self, first: Path | None) -> None:
-        self._begun = releases.Verification(first) if first and first.is_dir() else None
+        self._begun = verification.Verification(first) if first and first.is_dir() else None
 
     def __enter__(self) -> Self:
         return self
@@ -53,7 +53,7 @@ class Prover:
         if begun and begun.folder == folder:
             begun.finish()
         else:
-            releases.verify_in_fresh_process(folder)
+            verification.verify_in_fresh_process(folder)
 
 
 class Releases:
@@ -68,7 +68,7 @@ class Releases:
         fleet: str,
         folder: Path,
         pinned: Path | None = None,
-        prove: Callable[[Path], None] = releases.verify_in_fresh_process,
+        prove: Callable[[Path], None] = verification.verify_in_fresh_process,
     ) -> None:
         self.environment = environment
         self.fleet = fleet

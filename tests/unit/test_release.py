@@ -15,7 +15,7 @@ import pytest
 import xgboost
 from raw_tables import contents, plant
 
-from millwright import release, trees
+from millwright import trees, verification
 from millwright.encoder import Encoder, Matrix
 from millwright.errors import ReleaseError
 from millwright.models import Classifier
@@ -32,10 +32,9 @@ from millwright.release import (
     load,
     read_manifest,
     set_champion,
-    verify,
-    verify_in_fresh_process,
     write,
 )
+from millwright.verification import verify, verify_in_fresh_process
 from millwright.views import feature_views, published
 
 ENCODER = Encoder.of(plant())
@@ -226,7 +225,7 @@ def test_a_model_that_answers_no_number_is_refused(
 def test_a_model_that_answers_too_late_for_a_service_is_refused(
     original: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(release, "SLOWEST", 0.0)
+    monkeypatch.setattr(verification, "SLOWEST", 0.0)
     with pytest.raises(ReleaseError, match=r"takes .* s for one machine, and 0 s is the most"):
         verify(original)
 
