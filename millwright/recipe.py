@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Literal
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, FiniteFloat
 
 from millwright.configuration import Strict
 from millwright.detectors import Detector
@@ -38,7 +38,7 @@ class RecipeView(Strict):
     kind: Kind
     features: dict[str, Type]
     sources: tuple[str, ...]
-    time_to_live: float | None
+    time_to_live: FiniteFloat | None
     sql: str | None
 
 

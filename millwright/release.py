@@ -18,14 +18,14 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, FiniteFloat, ValidationError
 
 from millwright.configuration import Strict
 from millwright.detectors import FACTS, PIPELINE
 from millwright.encoder import Encoder, Matrix, Scores
-from millwright.errors import ReleaseError
+from millwright.errors import InputError, ReleaseError, first_line
 from millwright.files import file_written_whole, folder_written_whole
 from millwright.fleet import Costs, Fleet
 from millwright.recipe import Recipe
@@ -38,6 +38,10 @@ if TYPE_CHECKING:
 MODEL, MANIFEST, EXAMPLES, SUMS = "model.ubj", "manifest.json", "examples.json", "SHA256SUMS"
 RECIPE = "recipe.json"
 POINTER = "champion"
+Part = TypeVar("Part", bound=Strict)
+_NAME = re.compile(r"v[0-9]+")
+# Before a fault, XGBoost says when it was found and in which line of its own code.
+_CODE = re.compile(r"^\[[0-9:]+\] \S+: ")
 
 
 class ServedView(Strict):
@@ -48,7 +52,7 @@ class ServedView(Strict):
 
     name: str
     features: dict[str, Type]
-    time_to_live: float | None
+    time_to_live: FiniteFloat | None
 
     @classmethod
     def all_of(cls, fleet: Fleet) -> "tuple[ServedView, ...]":
@@ -77,7 +81,7 @@ class Manifest(Strict):
     feature_service: str
     views: tuple[ServedView, ...]
     encoder: Encoder
-    threshold: float
+    threshold: FiniteFloat
     costs: Costs
     horizon: str
     lead_time: str
@@ -152,6 +156,19 @@ def write(
     return target
 
 
+def existing(folder: Path) -> Path:
+    """`folder`, which somebody names as that of a release.
+
+    Raises:
+        InputError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"{folder} is no folder; name that of a release, such as {folder.parent / 'v1'}"
+        )
+    return folder
+
+
 def load(folder: Path) -> Release:
     """Check every file of a release against its sum, and only then read them.
 
@@ -165,7 +182,7 @@ def load(folder: Path) -> Release:
         booster = xgboost.Booster()
         booster.load_model(folder / MODEL)
     except (ValueError, xgboost.core.XGBoostError) as err:
-        raise _unreadable(folder, err) from err
+        raise _unreadable(folder / MODEL, _CODE.sub("", first_line(err))) from err
     lacking = {*manifest.encoder.features} - {f for v in manifest.views for f in v.features}
     if lacking:
         raise ReleaseError(
@@ -184,13 +201,17 @@ def read_manifest(folder: Path) -> Manifest:
     """What a release is, after every file of it was checked against its sum.
 
     Raises:
-        ReleaseError: a file is missing, changed or not what it should be.
+        ReleaseError: a file is missing, changed or not what it should be, or the folder has the
+            name of another release.
     """
     check(folder)
-    try:
-        return Manifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except ValueError as err:
-        raise _unreadable(folder, err) from err
+    manifest = read(folder / MANIFEST, Manifest)
+    if _NAME.fullmatch(folder.name) and folder.name != f"v{manifest.version}":
+        raise ReleaseError(
+            f"the release {folder} is version {manifest.version} by its manifest; give the folder "
+            f"its name back, v{manifest.version}, or train again"
+        )
+    return manifest
 
 
 def read_recipe(folder: Path) -> Recipe | None:
@@ -200,12 +221,22 @@ def read_recipe(folder: Path) -> Recipe | None:
         ReleaseError: the file is not what it should be.
     """
     path = folder / RECIPE
-    if not path.exists():
-        return None
+    return read(path, Recipe) if path.exists() else None
+
+
+def read(path: Path, form: type[Part]) -> Part:
+    """One of a release's JSON files.
+
+    Raises:
+        ReleaseError: it is not what it should be.
+    """
     try:
-        return Recipe.model_validate_json(path.read_bytes())
-    except ValueError as err:
-        raise _unreadable(folder, err) from err
+        return form.model_validate_json(path.read_bytes())
+    except ValidationError as err:
+        fault = err.errors(include_url=False)[0]
+        raise _unreadable(path, ": ".join([*map(str, fault["loc"]), fault["msg"]])) from err
+    except OSError as err:
+        raise _unreadable(path, first_line(err)) from err
 
 
 def check(folder: Path) -> None:
@@ -238,7 +269,7 @@ def champion(folder: Path) -> Path | None:
     if not pointer.is_file():
         return None
     name = pointer.read_text(encoding="utf-8", errors="replace").strip()
-    if not re.fullmatch(r"v\d+", name):
+    if not _NAME.fullmatch(name):
         raise ReleaseError(f"{pointer} names no release; write v1 or another folder's name into it")
     return folder / name
 
@@ -257,9 +288,10 @@ def _refuse_another(target: Path, manifest: Manifest) -> None:
         )
 
 
-def _unreadable(folder: Path, err: Exception) -> ReleaseError:
+def _unreadable(path: Path, fault: str) -> ReleaseError:
     return ReleaseError(
-        f"the release {folder} is whole but not readable by this version: {err}; train again"
+        f"the release {path.parent} is whole but not readable by this version: {path.name}: "
+        f"{fault}; train again"
     )
 
 

@@ -3,7 +3,6 @@
 A service meets a release in a process that has loaded nothing else, so that is where it is proved.
 """
 
-import json
 import math
 import subprocess
 import sys
@@ -11,10 +10,12 @@ import time
 from pathlib import Path
 
 import numpy as np
+from pydantic import FiniteFloat
 
+from millwright.configuration import Strict
 from millwright.encoder import Matrix
 from millwright.errors import ReleaseError
-from millwright.release import EXAMPLES, Release, load
+from millwright.release import EXAMPLES, Release, load, read
 
 # Two processes on one machine agree to the last digit; other processors may round otherwise.
 TOLERANCE = 1e-6
@@ -23,17 +24,34 @@ TRIES = 20
 PATIENCE = 120.0  # seconds for a verification
 
 
+class Examples(Strict):
+    """Held-out rows, None where there is no number, and what the model said of each of them."""
+
+    rows: tuple[tuple[float | None, ...], ...]
+    expected: tuple[FiniteFloat, ...]
+
+
 def verify(folder: Path) -> int:
     """Load a release and predict its examples again; gives their number.
 
     Raises:
         ReleaseError: it cannot be loaded, or predicts otherwise than it did.
     """
-    release = load(folder)
-    examples = json.loads((folder / EXAMPLES).read_text(encoding="utf-8"))
+    release, examples = load(folder), read(folder / EXAMPLES, Examples)
     width = len(release.manifest.encoder.columns)
-    rows = np.array(examples["rows"], dtype=np.float32).reshape(-1, width)
-    found, expected = release.score(rows), np.array(examples["expected"], dtype=np.float64)
+    if not {len(row) for row in examples.rows} <= {width}:
+        raise ReleaseError(
+            f"the release {folder} has examples that are not of its model's {width} columns; "
+            "train again"
+        )
+    if len(examples.rows) != len(examples.expected):
+        raise ReleaseError(
+            f"the release {folder} has {len(examples.rows)} examples and "
+            f"{len(examples.expected)} predictions of them; train again"
+        )
+    with np.errstate(over="ignore"):  # what is too large for a column is infinite there too
+        rows = np.array(examples.rows, dtype=np.float32).reshape(-1, width)
+    found, expected = release.score(rows), np.array(examples.expected, dtype=np.float64)
     if not np.isfinite(found).all():
         raise ReleaseError(f"the release {folder} predicts what is no number; train again")
     if not np.allclose(found, expected, rtol=0, atol=TOLERANCE):
@@ -65,7 +83,7 @@ class Verification:
         """Wait for its end.
 
         Raises:
-            ReleaseError: with what that process said.
+            ReleaseError: with what that process said at last.
         """
         try:
             _, said = self._process.communicate(timeout=PATIENCE)
@@ -77,7 +95,8 @@ class Verification:
             ) from None
         code = self._process.returncode
         if code:
-            raise ReleaseError(said.strip() or f"verifying {self.folder} ended by {code}")
+            last = said.strip().rpartition("\n")[2]  # before it, libraries may have warned
+            raise ReleaseError(last or f"verifying {self.folder} ended by {code}")
 
     def end(self) -> None:
         """Give it up."""

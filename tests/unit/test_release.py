@@ -24,6 +24,7 @@ from millwright.release import (
     MANIFEST,
     MODEL,
     POINTER,
+    RECIPE,
     SUMS,
     Manifest,
     ServedView,
@@ -31,6 +32,7 @@ from millwright.release import (
     check,
     load,
     read_manifest,
+    read_recipe,
     set_champion,
     write,
 )
@@ -179,7 +181,7 @@ def test_a_manifest_of_another_form_is_refused(copy: Path) -> None:
     text = (copy / MANIFEST).read_text().replace('"threshold"', '"treshold"')
     (copy / MANIFEST).write_text(text)
     sign(copy)
-    with pytest.raises(ReleaseError, match=r"not readable by this version[\s\S]*treshold"):
+    with pytest.raises(ReleaseError, match=r"not readable by this version: .*threshold: Field req"):
         load(copy)
 
 
@@ -191,13 +193,78 @@ def test_a_manifest_that_does_not_say_what_the_model_may_be_compared_with_is_ref
     del values[name]
     (copy / MANIFEST).write_text(json.dumps(values))
     sign(copy)
-    with pytest.raises(ReleaseError, match=rf"not readable by this version[\s\S]*{name}"):
+    with pytest.raises(ReleaseError, match=rf"by this version: {MANIFEST}: {name}: Field required"):
         load(copy)
 
 
 def test_the_end_of_what_a_model_learned_from_needs_a_zone() -> None:
     with pytest.raises(ValueError, match="learned_until"):
         manifest(learned_until="2025-01-31T00:00:00")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (MODEL, b"{}", r"model.ubj: Invalid cast, from Null to Object;"),
+        (MODEL, b"nonsense", r"model.ubj: .*Invalid model format"),
+        (MANIFEST, b"{}", "manifest.json: name: Field required;"),
+        (MANIFEST, b"nonsense", "manifest.json: Invalid JSON: .*;"),
+        (EXAMPLES, b"[]", "examples.json: Input should be an object;"),
+        (EXAMPLES, b'{"rows": []}', "examples.json: expected: Field required;"),
+        (
+            EXAMPLES,
+            b'{"rows": [[1, "x"]], "expected": [1]}',
+            "examples.json: rows: 0: 1: .* number",
+        ),
+        (EXAMPLES, b'{"rows": [], "expected": [NaN]}', "expected: 0: .* finite number;"),
+        (EXAMPLES, b"[" * 100_000, "examples.json: Invalid JSON: .*;"),
+        (EXAMPLES, b'{"rows": [[1, 2]], "expected": [1]}', "are not of its model's .* columns;"),
+        (EXAMPLES, b'{"rows": [], "expected": [1]}', "has 0 examples and 1 predictions of them;"),
+    ],
+)
+def test_what_was_signed_and_is_wrong_nevertheless_is_told_in_one_sentence(
+    copy: Path, name: str, content: bytes, told: str
+) -> None:
+    (copy / name).write_bytes(content)
+    sign(copy)
+    with pytest.raises(ReleaseError, match=told) as caught:
+        verify(copy)
+    said = str(caught.value)
+    assert said.startswith(f"the release {copy} ")
+    assert said.endswith("; train again")
+    for each in ("\n", "Traceback", "https://", ".cc", ".h:"):
+        assert each not in said
+
+
+def test_a_recipe_that_was_signed_and_is_wrong_is_told_in_one_sentence(copy: Path) -> None:
+    (copy / RECIPE).write_text("{}")
+    with pytest.raises(ReleaseError, match=f"{RECIPE}: fleet: Field required; train again$"):
+        read_recipe(copy)
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1e999"])
+@pytest.mark.parametrize("before", ['"threshold": 0.25', '"time_to_live": 172800.0'])
+def test_a_manifest_with_a_number_that_json_does_not_know_is_refused(
+    copy: Path, before: str, number: str
+) -> None:
+    text = (copy / MANIFEST).read_text()
+    assert before in text
+    (copy / MANIFEST).write_text(text.replace(before, before.partition(":")[0] + ": " + number))
+    sign(copy)
+    with pytest.raises(ReleaseError, match="should be a finite number"):
+        load(copy)
+
+
+@pytest.mark.parametrize("name", ["v16", "v03", "v0"])
+def test_a_release_under_the_name_of_another_is_refused(copy: Path, name: str) -> None:
+    moved = copy.rename(copy.with_name(name))
+    for ask in (load, read_manifest, verify):
+        with pytest.raises(ReleaseError, match=f"{moved} is version 3 by its manifest; .*, v3, "):
+            ask(moved)
+
+
+def test_a_release_may_be_in_a_folder_of_any_other_name(copy: Path) -> None:
+    assert load(copy.rename(copy.with_name("candidate"))).manifest.version == 3
 
 
 def test_a_model_of_other_columns_than_its_manifest_is_refused(tmp_path: Path) -> None:
@@ -338,5 +405,15 @@ def test_another_process_verifies_what_this_one_could_not(
 
 def test_what_another_process_refuses_is_told_in_its_words(copy: Path) -> None:
     flip(copy / MODEL)
-    with pytest.raises(ReleaseError, match=rf"error: the release .*{MODEL}.*do not agree"):
+    with pytest.raises(ReleaseError, match=rf"^error: the release .*{MODEL}.*do not agree"):
+        verify_in_fresh_process(copy)
+
+
+def test_what_another_process_warns_of_before_it_refuses_is_left_out(
+    copy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flip(copy / MODEL)
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.stderr.write('of a library\\n')\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(ReleaseError, match=r"^error: the release [^\n]* do not agree"):
         verify_in_fresh_process(copy)
