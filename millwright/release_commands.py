@@ -126,8 +126,8 @@ def _split(asked: argparse.Namespace) -> int:
     try:
         split = Traffic(canary=asked.canary, tags=dict(asked.tag), shadow=tuple(asked.shadow))
     except ValidationError as err:
-        (place, *_), fault = err.errors()[0]["loc"], err.errors()[0]["msg"]
-        option = {"tags": "--tag"}.get(str(place), f"--{place}")
+        (place, *within), fault = err.errors()[0]["loc"], err.errors()[0]["msg"]
+        option = f"--tag {within[0]}" if place == "tags" and within else f"--{place}"
         raise ConfigurationError(f"{option}: {fault.removeprefix('Value error, ')}") from err
     for version in sorted(split.versions):
         _prove(where, folder, version)
@@ -137,7 +137,7 @@ def _split(asked: argparse.Namespace) -> int:
 
 
 def _verify(asked: argparse.Namespace) -> int:
-    release = asked.folder
+    release = releases.existing(asked.folder)
     startup.import_xgboost_alone()
     count = verification.verify(release)
     terminal.say(f"{release}: whole, and {count} examples predicted as when it was written")

@@ -60,7 +60,7 @@ def _serve(asked: argparse.Namespace) -> int:
         return _stop(asked, where)
     if asked.background:
         _check_background(asked)
-    pinned = asked.release.resolve() if asked.release else None
+    pinned = releases.existing(asked.release).resolve() if asked.release else None
     fleet = load_fleet(asked.fleet or _fleet_of(pinned)).name
     if asked.background:
         return _keep(where, fleet)

@@ -371,7 +371,8 @@ def test_a_port_that_is_taken_is_told_in_one_line(
             "cannot listen on no.such.host.invalid",
         ),
         (["--fleet", "plant", "--port", "70000"], 2, "--port is 70000, and a port is"),
-        (["--release", "nowhere"], 1, "nowhere is not a whole release"),
+        (["--release", "nowhere"], 2, "nowhere is no folder; name that of a release"),
+        (["--supervise", "--release", "nowhere"], 2, "nowhere is no folder"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(

@@ -271,7 +271,7 @@ def test_when_the_supervisor_is_killed_all_that_it_kept_end(plant: Plant, url: s
         (["split", "--canary", "v2=nan"], "write it like v4=10"),
         (["split", "--tag", "B=v2"], "write it like b=v4"),
         (["split", "--tag", "b=v2", "--tag", "b=v1"], "--tag names one tag twice"),
-        (["split", "--tag", "shadow=v2"], "--tag: is a role of its own"),
+        (["split", "--tag", "shadow=v2"], "--tag shadow: is a role of its own"),
         (["split", "--shadow", "v2", "--shadow", "v2"], "--shadow: entry 2 is the same as entry 1"),
         (["split", "--shadow", "v9"], "there is no release v9"),
         (["list", "--fleet", "plants"], "did you mean 'plant'?"),
