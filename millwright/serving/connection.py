@@ -12,8 +12,10 @@ import resource
 import time
 from collections import deque
 from functools import cache
+from operator import attrgetter
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
     HttpToolsProtocol,
@@ -22,6 +24,7 @@ from uvicorn.protocols.http.httptools_impl import (
 
 PATIENCE = 10.0  # seconds for a head, for what is left of a body, or for an answer to be taken
 MOST_HEAD = 64_000  # bytes
+TOO_LONG = 431, f"a request, without its body, has at most {MOST_HEAD:,} bytes"
 MOST_MESSAGE = 64_000_000  # bytes; as far what is too long is thrown away, so that it is answered
 MOST = 4_000  # connections
 SPARE = 200  # handles for all else that a service has open
@@ -41,12 +44,9 @@ class Connection(HttpToolsProtocol):
         """Make room for it."""
         super().connection_made(transport)
         if len(self.connections) > _most_connections():
-            waiting = {
-                each.since: each
-                for each in self.connections
-                if isinstance(each, Connection) and each.since
-            }
-            waiting.get(min(waiting, default=0), self).transport.abort()
+            ours = [each for each in self.connections if isinstance(each, Connection)]
+            waiting = [each for each in ours if each.since is not None]
+            min(waiting, key=attrgetter("since"), default=self).transport.abort()
         self._look()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -61,16 +61,16 @@ class Connection(HttpToolsProtocol):
         if self._whole:
             self._begin()
         self._received += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self._parse(data)
+        except httptools.HttpParserError:
+            self._refuse(400, "that is no request of HTTP/1.1")
         if self._in_head and self._received > MOST_HEAD:
-            self._refuse(431, f"the head of a request has at most {MOST_HEAD:,} bytes")
+            self._refuse(*TOO_LONG)
         elif self._received > MOST_MESSAGE:
             self.transport.abort()
         self._look()
-
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002
-        """Refuse what cannot be understood, as everything is refused here."""
-        self._refuse(400, "that is no request of HTTP/1.1")
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -79,12 +79,19 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """From here on its endpoint has an eye on the time."""
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            return  # it is read again
+        if refused := self._fault():
+            self._refuse(*refused)
+            raise httptools.HttpParserError  # which is told to the parser: go no further
         super().on_headers_complete()
         self._in_head = False
         self._unanswered.append(self.cycle)
 
     def on_message_complete(self) -> None:
         """All of it is there."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._whole = True
 
@@ -103,6 +110,41 @@ class Connection(HttpToolsProtocol):
         """It does."""
         super().resume_writing()
         self._look()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse what was sent, as if nobody had asked for another protocol than HTTP/1.1.
+
+        A server need not speak another (RFC 9110, section 7.8). Java's client asks for HTTP/2 in
+        its first request, and the parser skips the body of one that asks.
+        """
+        left = memoryview(data)
+        while left:
+            try:
+                self.parser.feed_data(left)
+            except httptools.HttpParserUpgrade as upgrade:
+                left, head = left[upgrade.args[0] :], self._head_without_upgrade()
+                # The parser may have left off for good. This one is as uvicorn has it.
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+                self.parser.feed_data(head)
+            else:
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % each for each in self.headers if each[0] != b"upgrade"]
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
+    def _fault(self) -> tuple[int, str] | None:
+        """Why a head is not taken that the parser takes: a status and a reason."""
+        if self.parser.get_method() == b"CONNECT":
+            return 400, "this is no proxy, and takes no CONNECT"
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MOST_HEAD:
+            return TOO_LONG
+        if sum(name == b"host" for name, _ in self.headers) > 1:
+            return 400, "a request has one header 'Host', and this one has more"
+        return None
 
     def _begin(self) -> None:
         self._in_head, self._whole, self._received = True, False, 0

@@ -129,6 +129,8 @@ def test_thousands_of_hostile_bodies_are_refused_and_leave_nothing_behind(
         (b"GET /health HTTP/9.9\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
         (b"CONNECT elsewhere:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"CONNECT / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /nowhere?\xff HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
         (b"GET /nowhere%0aX HTTP/1.1\r\nHost: [localhost\r\n\r\n", 404),
         (b"OPTIONS * HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
@@ -136,6 +138,7 @@ def test_thousands_of_hostile_bodies_are_refused_and_leave_nothing_behind(
         (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 1_000_000, 431),
         (b"GET /health HTTP/1.1\r\n" + b"X: y\r\n" * 100_000, 431),
         (b"GET /" + b"a" * 1_000_000, 431),
+        (b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431),
         (b"\r\n" * 100_000, 431),
         (HEAD + b"Content-Length: -5\r\n\r\n", 400),
         (HEAD + b"Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n{}", 400),
@@ -230,6 +233,55 @@ def test_requests_in_a_row_are_answered_in_their_order(server: Server) -> None:
             found.append(int(reader.readline().split()[1]))
             reader.read(int(http.client.parse_headers(reader)["content-length"]))
     assert found == [200, 404, 422] * 100
+
+
+@pytest.mark.parametrize("joined", [b"Upgrade, HTTP2-Settings", b"Upgrade, close"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_who_asks_for_another_protocol_is_answered_by_this_one(
+    server: Server, right: float, joined: bytes, at_once: bool
+) -> None:
+    body = json.dumps({"machines": ["whole"]}).encode()
+    head = HEAD + b"Connection: %s\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n" % joined
+    head += b"Content-Length: %d\r\n\r\n" % len(body)
+    with socket.create_connection(place(server)) as line, line.makefile("rb") as reader:
+        line.settimeout(30)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        requests = 1 if b"close" in joined else 3
+        for part in [(head + body) * requests] if at_once else [head, body] * requests:
+            line.sendall(part)
+            time.sleep(0.05)  # so that the service reads one part by itself
+        for _ in range(requests):
+            assert reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            length = int(http.client.parse_headers(reader)["content-length"])
+            assert json.loads(reader.read(length))["predictions"][0]["probability"] == right
+        if requests == 1:
+            assert reader.read() == b""
+
+
+def test_requests_for_another_protocol_may_be_many_at_once() -> None:
+    sent = b"GET /health HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+    with small_service() as running:
+        where = running.servers[0].sockets[0].getsockname()
+        with socket.create_connection(where) as line, line.makefile("rb") as reader:
+            line.settimeout(30)
+            line.sendall(sent * 2_000)
+            for _ in range(2_000):
+                assert reader.readline() == b"HTTP/1.1 200 OK\r\n"
+                reader.read(int(http.client.parse_headers(reader)["content-length"]))
+
+
+def test_a_head_is_refused_by_its_size_in_however_many_parts_it_comes() -> None:
+    with small_service() as running:
+        where = running.servers[0].sockets[0].getsockname()
+        for size, status in ((connection.MOST_HEAD - 100, 200), (connection.MOST_HEAD, 431)):
+            sent = b"GET /health HTTP/1.1\r\nX: " + b"x" * size + b"\r\n\r\n"
+            for part in (len(sent), len(sent) // 2, len(sent) - 1, 1_000):
+                with socket.create_connection(where) as line, suppress(ConnectionError):
+                    line.settimeout(30)
+                    line.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    for begin in range(0, len(sent), part):
+                        line.sendall(sent[begin : begin + part])
+                    assert refused(line) == status, (size, part)
 
 
 @contextmanager
