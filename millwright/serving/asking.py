@@ -11,6 +11,7 @@ from millwright.errors import InputError, MillwrightError
 from millwright.serving import answers
 from millwright.serving.features import OnlineReader
 from millwright.serving.pause import unavailable
+from millwright.serving.plan import MistypedError
 from millwright.serving.policy import Policy
 from millwright.serving.releases import Releases
 from millwright.serving.scorer import Scorer, Waiting
@@ -55,7 +56,8 @@ class Asking:
             raise unavailable(str(err)) from None
         except MillwrightError as err:
             LOG.warning("cannot predict: %s", err)
-            raise unavailable("features cannot be read now; /ready says why") from None
+            who = "the log" if isinstance(err, MistypedError) else "/ready"
+            raise unavailable(f"features cannot be read now; {who} says why") from None
         except TimeoutError:
             raise unavailable(f"no answer within {deadline:g} s; ask again") from None
         finally:
