@@ -341,6 +341,7 @@ def test_a_release_whose_features_are_not_online_is_not_made_champion(
 def test_keys_are_followed_while_a_release_takes_its_time(
     plant: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    app = app_of(plant)
     proved, looked = threading.Event(), threading.Semaphore(0)
     monkeypatch.setattr(Releases, "refresh", lambda _: proved.wait(20))
     monkeypatch.setattr(KeyRing, "look", lambda _: looked.release())
@@ -348,7 +349,6 @@ def test_keys_are_followed_while_a_release_takes_its_time(
     async def story(_: httpx.AsyncClient) -> list[bool]:
         return [await asyncio.to_thread(looked.acquire, timeout=20) for _ in range(3)]
 
-    app = app_of(plant)
     try:
         assert asking(app, story) == [True] * 3
     finally:
