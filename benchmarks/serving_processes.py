@@ -31,6 +31,7 @@ from millwright.sql import quoted
 PROCESSORS = sorted(os.sched_getaffinity(0))
 MEASURED, SHARED = PROCESSORS[0], PROCESSORS[-1]
 PATIENCE = 120.0  # seconds that a server may take to start
+BUSY = 10.0  # percent of a processor; below it a server has nothing to do
 DRAINED = 15.0  # seconds that the prediction log has to be whole
 PROGRAMS = Path(sys.executable).parent
 
@@ -53,7 +54,9 @@ def start_millwright(case: Case) -> int:
     state = staging(case)
     shutil.copytree(case.data / RELEASES, state.releases(NAME), dirs_exist_ok=True)
     command = [sys.executable, "-m", "millwright", "serve", "--stack", "staging", "--fleet", NAME]
-    return _started("millwright", command, case, "/ready")
+    port = _started("millwright", command, case, "/ready")
+    _calm(psutil.Process(_STARTED[-1].pid))
+    return port
 
 
 def start_feast(case: Case, repository: Path) -> int:
@@ -146,6 +149,13 @@ def _started(name: str, command: Sequence[str], case: Case, probe: str) -> int:
             raise MillwrightError(f"{name} did not start; the end of {log}:\n{last_lines(log)}")
         time.sleep(0.1)
     return port
+
+
+def _calm(process: psutil.Process) -> None:
+    """Wait until a server has made what it makes only when it answers already."""
+    ending = time.monotonic() + PATIENCE
+    while process.cpu_percent(0.5) > BUSY and time.monotonic() < ending:
+        pass
 
 
 def _answers(port: int, probe: str) -> bool:

@@ -19,11 +19,21 @@ from millwright.process import chosen, prepare
 from millwright.settings import ENVIRONMENTS, FEAST_FILE, FEATURE_REPO, State, load_settings
 from millwright.watch import watched
 
+# Commands of Feast's that read its registry, and no definitions that somebody has written.
+READING = frozenset(
+    (
+        "data-sources", "entities", "feature-services", "feature-views", "features", "materialize",
+        "materialize-incremental", "projects", "registry-dump", "saved-datasets", "version",
+    )
+)  # fmt: skip
+
 
 def feast(words: Sequence[str] | None = None) -> int:
     """Feast's command: in the project that is there or named, or else in our environment."""
     asked = list(sys.argv[1:] if words is None else words)
-    folder, file = _meant(asked)
+    folder, file, command = _meant(asked)
+    if command in READING:
+        startup.leave_feast_unchecked()
     if not FEATURE_REPO.is_dir() or (file and ENVIRONMENTS not in file.parents):
         return _told(partial(_feast, asked))
 
@@ -38,8 +48,8 @@ def feast(words: Sequence[str] | None = None) -> int:
     return _inside(work)
 
 
-def _meant(asked: Sequence[str]) -> tuple[str | None, Path | None]:
-    """The folder that Feast is to go to, and the `feature_store.yaml` that it would find."""
+def _meant(asked: Sequence[str]) -> tuple[str | None, Path | None, str | None]:
+    """The folder that Feast is to go to, the `feature_store.yaml` there, and what it is to do."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--chdir", default=os.environ.get("FEATURE_REPO_DIR_ENV_VAR"))
     parser.add_argument("-f", "--feature-store-yaml", default=os.environ.get(FEAST_FILE))
@@ -47,7 +57,8 @@ def _meant(asked: Sequence[str]) -> tuple[str | None, Path | None]:
     parser.add_argument("command", nargs=argparse.REMAINDER)
     said, _ = parser.parse_known_args(asked)
     file = Path(said.feature_store_yaml or Path(said.chdir or ".") / "feature_store.yaml")
-    return said.chdir, file.resolve() if said.feature_store_yaml or file.is_file() else None
+    there = file.resolve() if said.feature_store_yaml or file.is_file() else None
+    return said.chdir, there, said.command[0] if said.command else None
 
 
 def _feast(asked: list[str]) -> int:

@@ -14,6 +14,15 @@ from millwright.settings import REPOSITORY
 TTL = "ttl=view.time_to_live or timedelta(0)"
 ROOMS = ("run", *(f"millwright.{name}" for name in ("__main__", "project", "release", "anomaly")))
 HEAVY = {"feast", "mlflow", "skops", "sklearn", "xgboost", "zenml"}
+TYPED = """
+from millwright import commands
+try:
+    commands.feast({})
+except SystemExit:
+    pass
+from feast import FeatureView
+print(*FeatureView.__init__.__code__.co_names)
+"""
 CHECK = """
 import json, sys
 from pathlib import Path
@@ -177,3 +186,9 @@ def test_a_service_imports_xgboost_without_scikit_learn_and_predicts_the_same() 
     assert left_out == ["pandas", "sklearn"]
     _, *beside = json.loads(said(ALONE.replace("startup.import_xgboost_alone()", "import xgboost")))
     assert alone == beside
+
+
+@pytest.mark.parametrize(("typed", "checked"), [(["version"], False), (["apply", "--help"], True)])
+def test_feast_checks_types_where_it_reads_definitions(typed: list[str], checked: bool) -> None:
+    told = said(TYPED.format(typed))
+    assert ("TypeCheckMemo" in told.splitlines()[-1].split()) is checked
