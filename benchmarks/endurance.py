@@ -1,14 +1,15 @@
 """The service under a steady load for minutes: whether its memory and its handles stay as they are.
 
-Of the process that serves, once a second: its resident memory and how many files it has open. What
-it takes to warm up is left out; growth is the slope of a line through the rest, over its length.
+Of the process that serves, once a second: its resident memory and how many files it has open, its
+clients' connections aside, which are as many as they want. What it takes to warm up is left out;
+growth is the slope of a line through the rest, over its length.
 """
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import psutil
@@ -30,9 +31,9 @@ def run(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Mapping
         notes = folder / "answers"
         notes.unlink(missing_ok=True)
         order = Order(scene.service.url, MACHINES, options["rate"], options["seed"])
-        process = scene.service.serving
+        process, port = scene.service.serving, urlsplit(scene.service.url).port
         with steady.asking(order, notes):
-            looks = list(_looks(process, options["seconds"]))
+            looks = list(_looks(process, port, options["seconds"]))
         answers = steady.read(notes)
         scene.idle()
         ids = [each.id for answer in answers for each in answer.predictions]
@@ -55,11 +56,15 @@ def run(options: Mapping[str, Any], folder: Path) -> Iterator[tuple[str, Mapping
     )
 
 
-def _looks(process: psutil.Process, seconds: float) -> Iterator[tuple[float, float, int]]:
+def _looks(
+    process: psutil.Process, port: int | None, seconds: float
+) -> Iterator[tuple[float, float, int]]:
     """Seconds since the beginning, memory in MB and open files, again and again."""
     began = time.monotonic()
     while (since := time.monotonic() - began) < seconds:
-        yield since, process.memory_info().rss / 1e6, len(os.listdir(f"/proc/{process.pid}/fd"))  # noqa: PTH208
+        lines = process.net_connections("tcp")
+        clients = sum(bool(line.raddr) and line.laddr.port == port for line in lines)
+        yield since, process.memory_info().rss / 1e6, process.num_fds() - clients
         time.sleep(PAUSE)
 
 

@@ -51,8 +51,10 @@ def predict(booster: xgboost.Booster, matrix: Matrix) -> Scores:
             ctypes.byref(values),
         )
     )
-    # The values are XGBoost's own, until its next call in this thread.
-    return np.ctypeslib.as_array(values, (len(rows),)).astype(np.float64)
+    # The values are XGBoost's own, until its next call in this thread. (numpy's `as_array` would
+    # leave objects that hold each other, and so one more piece of garbage with each call.)
+    taken = ctypes.string_at(values, len(rows) * ctypes.sizeof(ctypes.c_float))
+    return np.frombuffer(taken, np.float32).astype(np.float64)
 
 
 def contributions(booster: xgboost.Booster, matrix: Matrix) -> NDArray[np.float32]:

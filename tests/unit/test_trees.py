@@ -1,5 +1,6 @@
 """What XGBoost's C library is asked directly is what its Python says."""
 
+import gc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -75,6 +76,18 @@ def test_what_was_predicted_does_not_change_with_the_next_prediction() -> None:
     kept = first.copy()
     predict(BOOSTER, some(5, seed=3))
     assert first.tolist() == kept.tolist()
+
+
+def test_predictions_leave_no_garbage_behind() -> None:
+    matrix = some(3)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(100):
+            predict(BOOSTER, matrix)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_threads_ask_one_booster_at_once() -> None:
