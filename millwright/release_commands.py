@@ -112,8 +112,8 @@ def _promote(asked: argparse.Namespace) -> int:
 def _rollback(asked: argparse.Namespace) -> int:
     where, folder = _place(asked)
     present, version = releases.champion(folder), traffic.former(folder)
-    releases.check(traffic.named(folder, version))  # it was proved before it answered
-    _check_published(where, folder, version)
+    # It was proved before it answered.
+    _check_published(where, releases.read_manifest(traffic.named(folder, version)))
     instead_of = int(present.name[1:]) if present else None
     return _made_champion(asked, where, folder, version, instead_of)
 
@@ -146,11 +146,12 @@ def _verify(asked: argparse.Namespace) -> int:
 
 def _prove(where: State, folder: Path, version: int) -> None:
     """See that a release is whole and predicts as it did, and that it can be answered by here."""
-    verification.verify_in_fresh_process(traffic.named(folder, version))
-    _check_published(where, folder, version)
+    path = traffic.named(folder, version)
+    verification.verify_in_fresh_process(path)
+    _check_published(where, releases.read_manifest(path))
 
 
-def _check_published(where: State, folder: Path, version: int) -> None:
+def _check_published(where: State, manifest: releases.Manifest) -> None:
     """See that the online store has what a release needs, where there is one to ask."""
     from millwright.serving.features import check_published, open_reader
     from millwright.serving.plan import Plan
@@ -158,7 +159,7 @@ def _check_published(where: State, folder: Path, version: int) -> None:
     patience = load_settings(where.environment).serving.store_timeout_ms / 1000
     with suppress(ConfigurationError):
         reader = open_reader(where, patience)
-        check_published(reader, Plan(releases.read_manifest(folder / f"v{version}").views), version)
+        check_published(reader, Plan(manifest.views), manifest.version)
 
 
 def _made_champion(

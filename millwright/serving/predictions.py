@@ -92,8 +92,8 @@ class Prediction(Strict):
     """The answer for one machine; null where nothing is predicted.
 
     `id` names it in the prediction log and in feedback; an overview of the fleet is in no log, and
-    has none. `expected_cost` is what the decision,
-    `alarm`, costs on average if the probability is right, in the answer's currency.
+    has none. `expected_cost` is what the decision, `alarm`, costs on average if the probability is
+    right, in the answer's currency.
     """
 
     id: str | None

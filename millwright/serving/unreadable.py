@@ -6,12 +6,8 @@ from millwright.errors import first_line
 from millwright.serving.plan import MistypedError
 
 LOG = logging.getLogger(__name__)
-ODD = (
-    ValueError,
-    TypeError,
-    IndexError,
-    OverflowError,
-)  # what comes of bytes that Feast never wrote
+# What comes of bytes that Feast never wrote.
+ODD = (ValueError, TypeError, IndexError, OverflowError)
 
 
 def unreadable(machine: str, err: BaseException | str) -> MistypedError:
