@@ -45,7 +45,8 @@ class Serving(Strict):
     no key; 0 is no limit. An answer is had within `deadline_ms`, or refused. `stale` and `missing`
     say whether a machine with such features is answered as degraded, or refused. `start` says
     whether a deployment starts the service on this machine, and `standby` whether another process
-    then waits to take over.
+    then waits to take over. Predictions go from the log `keep_days` after they were asked for; None
+    keeps them.
     """
 
     requests_per_second: FiniteFloat = Field(default=0, ge=0)
@@ -60,6 +61,7 @@ class Serving(Strict):
     missing: Literal["degrade", "refuse"] = "degrade"
     start: bool = True
     standby: bool = False
+    keep_days: int | None = Field(default=None, gt=0)
 
 
 class Settings(Strict):

@@ -120,10 +120,13 @@ def joined(
 
 def _sink(state: State, fleet: str) -> Sink:
     """Where segments go."""
-    if load_settings(state.environment).servers == "none":
+    settings = load_settings(state.environment)
+    days = settings.serving.keep_days
+    keep = timedelta(days=days) if days else None
+    if settings.servers == "none":
         from millwright.prediction_log.parquet_sink import ParquetSink
 
-        return ParquetSink(state.predictions(fleet), journals(state, fleet))
+        return ParquetSink(state.predictions(fleet), journals(state, fleet), keep)
     from millwright.prediction_log.postgres_sink import PostgresSink
 
-    return PostgresSink(partial(endpoint, "postgres", state), fleet)
+    return PostgresSink(partial(endpoint, "postgres", state), fleet, keep)

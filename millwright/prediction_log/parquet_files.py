@@ -116,6 +116,21 @@ class ParquetFiles:
                 if files:
                     self._merge(files)
 
+    def delete(self, until: int) -> None:
+        """Delete the files all of whose rows are of before; none where somebody reads or merges.
+
+        `until` is in microseconds since 1970 UTC.
+        """
+        if not self.folder.is_dir():
+            return
+        with suppress(BlockingIOError), _lock(self.folder / ".merging.lock", _NOW):
+            self._mend()
+            old = [file for file in File.named(self.folder, _WHOLE) if file.last < until]
+            if old:
+                with _lock(self.folder / ".reading.lock", _NOW):
+                    for file in old:
+                        file.path.unlink(missing_ok=True)
+
     def _merge(self, files: Sequence[File]) -> None:
         """Make one file of some."""
         level, segment = files[0].level + 1, max(file.segment for file in files)

@@ -9,8 +9,10 @@ A segment's file has the segment's name, so one that comes again is written agai
 """
 
 import json
+import time
 from collections.abc import Collection
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
 
 from millwright.files import file_written_whole
@@ -21,10 +23,14 @@ from millwright.prediction_log.records import Layout
 
 
 class ParquetSink:
-    """Takes segments to the files in `folder`; `journals` is where segments come from."""
+    """Takes segments to the files in `folder`; `journals` is where segments come from.
 
-    def __init__(self, folder: Path, journals: Path) -> None:
+    A file goes when all of its predictions were asked longer than `keep` ago; without it none does.
+    """
+
+    def __init__(self, folder: Path, journals: Path, keep: timedelta | None = None) -> None:
         self.journals = journals
+        self.keep = keep
         self.answers, self.outcomes, self.losses = kinds(folder)
         self.layouts = folder / "layouts"
 
@@ -43,7 +49,10 @@ class ParquetSink:
         """Nothing is kept of it."""
 
     def tidy(self) -> None:
-        """Make few files of many."""
+        """Make few files of many, and delete what is too old."""
+        if self.keep:
+            now = time.time_ns() // 1000
+            self.answers.delete(until=now - self.keep // timedelta(microseconds=1))
         for files in (self.answers, self.outcomes, self.losses):
             files.tidy(self._waiting)
 

@@ -10,8 +10,10 @@ A segment's name commits with its rows, so one that comes again is known. It is 
 next segment after the journal's file is gone, so that this table stays short.
 """
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +24,8 @@ from millwright.prediction_log.content import Content
 from millwright.prediction_log.sink import RefusedError
 from millwright.sql import literal, quoted
 
+AT_ONCE = 20_000  # predictions that are deleted in one transaction
+TIDYING = 60.0  # seconds between two looks for what is too old
 DATA = "22"  # the class of SQLSTATE of values that cannot be
 # A server that hangs on something gives up by itself; one that is gone the connection notices.
 _OPTIONS = (
@@ -54,13 +58,18 @@ _INDEXES = {
 
 
 class PostgresSink:
-    """Takes segments to the tables of a fleet, over one connection, opened when it is needed."""
+    """Takes segments to the tables of a fleet, over one connection, opened when it is needed.
 
-    def __init__(self, url: Callable[[], str], fleet: str) -> None:
+    Predictions that were asked longer than `keep` ago are deleted; without it they stay.
+    """
+
+    def __init__(self, url: Callable[[], str], fleet: str, keep: timedelta | None = None) -> None:
         self.url = url
+        self.keep = keep
         self.schema = schema_of(fleet)
         self._connection: Any = None
         self._gone: list[str] = []
+        self._tidied = float("-inf")
 
     def take(self, segment: str, content: Content) -> None:
         """Keep the rows of a segment.
@@ -87,7 +96,21 @@ class PostgresSink:
         self._gone.append(segment)
 
     def tidy(self) -> None:
-        """PostgreSQL does so by itself."""
+        """Delete what is too old, some rows at a time: nobody who writes is to wait for it.
+
+        Raises:
+            MillwrightError: PostgreSQL cannot be reached, or refuses.
+        """
+        if self.keep is None or self._connection is None or time.monotonic() < self._tidied:
+            return
+        with errors_named(self.url(), "delete old predictions"):
+            try:
+                deleted = self._delete(self.keep)
+            except BaseException:
+                self.close()
+                raise
+        if deleted < AT_ONCE:
+            self._tidied = time.monotonic() + TIDYING
 
     def close(self) -> None:
         """Let go of the connection; what was not committed is undone."""
@@ -143,6 +166,20 @@ class PostgresSink:
     def _copy(self, cursor: Any, table: str, rows: pa.Table) -> None:
         if len(rows):
             cursor.adbc_ingest(table, rows, mode="append", db_schema_name=self.schema)
+
+    def _delete(self, keep: timedelta) -> int:
+        """Delete some of the predictions that are older; several services may do so at once."""
+        table = self._name("predictions")
+        with self._connection.cursor() as cursor:
+            cursor.execute(
+                f"WITH gone AS (DELETE FROM {table} WHERE ctid = ANY(ARRAY("
+                f"SELECT ctid FROM {table} "
+                f"WHERE asked_at < now() - interval '{keep.total_seconds():.0f} seconds' "
+                f"LIMIT {AT_ONCE} FOR UPDATE SKIP LOCKED)) RETURNING 1) SELECT count(*) FROM gone"
+            )
+            (deleted,) = cursor.fetchone()
+        self._connection.commit()
+        return int(deleted)
 
     def _create(self) -> None:
         """Make the tables, unless they are there: then the user need not be allowed to."""

@@ -21,11 +21,11 @@ import pytest
 from killed_log import COMMITTED, LAST
 from scored import START, scored
 
-from millwright.prediction_log import opening
+from millwright.prediction_log import opening, postgres_sink
 from millwright.prediction_log.history import Selection
 from millwright.prediction_log.log import PredictionLog
 from millwright.prediction_log.records import Outcome
-from millwright.settings import State
+from millwright.settings import State, load_settings
 
 FLEET = "plant"
 Open = Callable[[State], PredictionLog]
@@ -130,6 +130,33 @@ def test_both_places_give_equal_tables(staging: State, open_log: Open) -> None:
             assert here == there
     assert len(opening.read(staging, FLEET, None, None)) == 18
     assert opening.joined(staging, FLEET, None, None, horizon)["label"].null_count < 18
+
+
+@pytest.mark.parametrize("environment", ["local", "staging"])
+def test_predictions_go_when_they_are_older_than_they_are_to_be_kept(
+    staging: State, open_log: Open, monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    state = State(staging.home, environment)
+    settings = load_settings(environment)
+    serving = settings.serving.model_copy(update={"keep_days": 30})
+    kept = settings.model_copy(update={"serving": serving})
+    log = open_log(state)
+    for number in range(3):
+        log.append(scored(number))
+    worked(log)
+    assert ids(state) == of(0, 1, 2)
+
+    monkeypatch.setattr(opening, "load_settings", lambda _: kept)
+    monkeypatch.setattr(postgres_sink, "AT_ONCE", 5)  # fewer than are too old
+    now = datetime.now(UTC)
+    log = open_log(state)
+    for number, days in ((3, 29.9), (4, 30.1)):
+        asked = round((now - timedelta(days=days)).timestamp() * 1e6)
+        log.append(scored(number, asked_at=np.full(3, asked)))
+        worked(log)
+    for _ in range(2):
+        worked(log)
+    assert ids(state) == of(3)
 
 
 def test_a_segment_whose_process_died_after_its_commit_is_not_taken_twice(
