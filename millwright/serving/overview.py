@@ -8,7 +8,7 @@ to anybody in particular, and so it is not in the prediction log.
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -20,6 +20,7 @@ from millwright.serving.answers import described, expected_cost
 from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.routes import Routes
 from millwright.serving.scoring import NoReleaseError, Part, Question, Scoring
+from millwright.serving.unreadable import PassedOver
 
 TOGETHER = 500  # machines that are read and scored at once
 KEPT = 30.0  # seconds for which an overview counts as new
@@ -59,6 +60,7 @@ class Fleet:
         self.scoring = scoring
         self._making = threading.Lock()
         self._kept: dict[int | None, Overview] = {}
+        self._passed_over = PassedOver()
 
     def overview(self, as_of: datetime | None) -> Overview:
         """The fleet as of a time, or as of now.
@@ -82,10 +84,16 @@ class Fleet:
 
     def _made(self, asked: int | None, routes: Routes | None) -> Overview:
         as_of = micros(datetime.now(UTC)) if asked is None else asked
+
+        def scored(machines: Sequence[str]) -> list[Part]:
+            (answer,) = self.scoring.score([Question(machines, as_of, dated=asked is not None)])
+            return answer
+
         parts = [
             part
             for machines in self._machines()
-            for part in self._scored(machines, as_of, dated=asked is not None)
+            for some in self._passed_over.parts(machines, scored)
+            for part in some
         ]
         counts = Counter(OUTCOMES[part.scored.outcomes[part.row]] for part in parts)
         known = [part for part in parts if not np.isnan(_probability(part))]
@@ -104,10 +112,6 @@ class Fleet:
             alarms=sum(alarm for _, alarm, _ in decided),
             cost=sum(expected_cost(*each) for each in decided),
         )
-
-    def _scored(self, machines: list[str], as_of: int, *, dated: bool) -> list[Part]:
-        (answer,) = self.scoring.score([Question(machines, as_of, dated=dated)])
-        return answer
 
     def _machines(self) -> Iterator[list[str]]:
         routes = self.scoring.releases.routes

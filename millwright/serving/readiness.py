@@ -3,6 +3,7 @@
 import itertools
 import threading
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +16,8 @@ from millwright.serving.features import OnlineReader, lacking, read
 from millwright.serving.plan import Plan
 from millwright.serving.predictions import micros
 from millwright.serving.releases import Releases
-from millwright.serving.rows import NEVER, FeatureRows
+from millwright.serving.rows import NEVER, Moments
+from millwright.serving.unreadable import PassedOver
 from millwright.traffic import as_json
 
 SAMPLE = 50  # machines whose features are looked at
@@ -35,6 +37,7 @@ class Readiness:
         self._machines: list[str] = []
         self._since = -SAMPLED
         self._sampling = threading.Lock()
+        self._passed_over = PassedOver()
         self._code = code_version()
 
     @property
@@ -70,16 +73,22 @@ class Readiness:
 
     def _freshness(self, plan: Plan) -> dict[str, Any]:
         """Of each view how old its newest row is, in seconds, among some machines."""
-        machines = self._sample(plan) or [PROBE]
         now = micros(datetime.now(UTC))
-        rows = read(self.reader, plan, machines, np.full(len(machines), now, np.int64))
+
+        def newest(machines: Sequence[str]) -> Moments:
+            as_of = np.full(len(machines), now, np.int64)
+            found: Moments = read(self.reader, plan, machines, as_of).events.max(axis=0)
+            return found
+
+        parts = self._passed_over.parts(self._sample(plan) or [PROBE], newest)
+        events: list[int] = np.max(parts, axis=0).tolist()
         return {
             view: {
                 "newest": None if event == NEVER else iso(event),
                 "age": None if event == NEVER else (now - event) / 1e6,
                 "fresh": bool(event != NEVER and now - event <= life),
             }
-            for view, event, life in zip(rows.views, _newest(rows), plan.lives, strict=True)
+            for view, event, life in zip(plan.names, events, plan.lives, strict=True)
         }
 
     def _sample(self, plan: Plan) -> list[str]:
@@ -88,8 +97,3 @@ class Readiness:
                 self._machines = list(itertools.islice(self.reader.machines(plan), SAMPLE))
                 self._since = time.monotonic()
             return self._machines
-
-
-def _newest(rows: FeatureRows) -> list[int]:
-    newest: list[int] = rows.events.max(axis=0).tolist()
-    return newest

@@ -69,22 +69,16 @@ class RedisReader:
     def machines(self, plan: Plan) -> Iterator[str]:
         """Every machine that has a row in some view, each once, in no order."""
         there, times = self._machines(), plan.without_features()
-        while some := list(itertools.islice(there, AT_ONCE)):
-            yield from self._known(times, some)
 
-    def _known(self, times: Plan, machines: Sequence[str]) -> Iterator[str]:
-        """Those that have a row in some view; one that cannot be read is passed over."""
-        try:
+        def known(machines: Sequence[str]) -> list[str]:
             _, events = self.cells(times, machines)
-        except MistypedError as err:
-            if len(machines) == 1:
+            return list(itertools.compress(machines, (events != NEVER).any(axis=1).tolist()))
+
+        while some := list(itertools.islice(there, AT_ONCE)):
+            try:
+                yield from itertools.chain(*self._passed_over.parts(some, known))
+            except MistypedError as err:
                 self._passed_over.add(err)
-                return
-            half = len(machines) // 2
-            yield from self._known(times, machines[:half])
-            yield from self._known(times, machines[half:])
-        else:
-            yield from itertools.compress(machines, (events != NEVER).any(axis=1).tolist())
 
     def _machines(self) -> Iterator[str]:
         """Every machine of the project, whichever views its rows are of: a key has them all."""

@@ -1,6 +1,8 @@
 """What an online store has that is no machine's features: refused by name, or passed over."""
 
 import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from millwright.errors import first_line
 from millwright.serving.plan import MistypedError
@@ -8,6 +10,8 @@ from millwright.serving.plan import MistypedError
 LOG = logging.getLogger(__name__)
 # What comes of bytes that Feast never wrote.
 ODD = (ValueError, TypeError, IndexError, OverflowError)
+
+Found = TypeVar("Found")
 
 
 def unreadable(machine: str, err: BaseException | str) -> MistypedError:
@@ -20,7 +24,7 @@ def unreadable(machine: str, err: BaseException | str) -> MistypedError:
 
 
 class PassedOver:
-    """What a list of machines leaves out; the first of it is told, for lists are made often."""
+    """What a look at many machines leaves out; the first is told, for such looks are frequent."""
 
     def __init__(self) -> None:
         self._told = False
@@ -28,5 +32,30 @@ class PassedOver:
     def add(self, what: MistypedError | str) -> None:
         """Leave something out."""
         if not self._told:
-            LOG.warning("not in the list of machines, nor whatever is like it: %s", what)
+            LOG.warning("left out of the fleet, as is whatever is like it: %s", what)
         self._told = True
+
+    def parts(self, machines: Sequence[str], read: Callable[[Sequence[str]], Found]) -> list[Found]:
+        """What `read` makes of machines: of all of them at once, or in parts without the odd ones.
+
+        Raises:
+            MistypedError: not one of them can be read.
+        """
+        half = len(machines) // 2
+        try:
+            return [read(machines)]
+        except MistypedError:
+            if not half:
+                raise
+        found: list[Found] = []
+        odd: list[MistypedError] = []
+        for some in (machines[:half], machines[half:]):
+            try:
+                found += self.parts(some, read)
+            except MistypedError as err:
+                odd.append(err)
+        if not found:
+            raise odd[0]
+        for each in odd:
+            self.add(each)
+        return found

@@ -77,6 +77,24 @@ def test_a_store_that_does_not_answer_or_has_other_types_makes_it_not_ready(
     assert said["release"]["version"] == 1
 
 
+def test_a_machine_of_other_types_among_sound_ones_is_told_to_the_log_and_it_is_ready(
+    champion: Loaded, caplog: pytest.LogCaptureFixture
+) -> None:
+    moment = now()
+    store = Published(
+        {
+            "a": (ROW, {"step": moment - 2 * HOUR}),
+            "odd": ({**ROW, "heat": "hot"}, {"step": moment}),
+            "b": (ROW, {"step": moment - HOUR}),
+        }
+    )
+    said = told(Used(Routes(champion)), store)
+    assert (said["ready"], said["reason"]) == (True, None)
+    assert micros(datetime.fromisoformat(said["features"]["step"]["newest"])) == moment - HOUR
+    (warning,) = caplog.records
+    assert "'heat' of view 'step' is of another type" in warning.getMessage()
+
+
 def test_a_view_or_a_feature_that_is_not_published_is_named(champion: Loaded) -> None:
     store = Published({})
     whole: dict[str, Collection[str]] = {view["name"]: [*view["features"]] for view in VIEWS}
