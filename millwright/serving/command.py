@@ -141,10 +141,17 @@ def _champion(where: State, fleet: str) -> Path | None:
 
 
 def _keep(where: State, fleet: str) -> int:
+    """Have it run in the background; 3 where it does, and has nothing to predict with."""
     from millwright.serving import background
 
-    terminal.say(f"serving fleet {fleet} at {background.ensure(where, fleet, terminal.say)}")
-    return 0
+    url = background.ensure(where, fleet, terminal.say)
+    terminal.say(f"serving fleet {fleet} at {url}")
+    said = background.ask(url, "/ready")[1]
+    if said.get("ready"):
+        return 0
+    reason = said.get("reason") or f"it does not answer; see {where.service(fleet) / 'log'}"
+    terminal.warn(f"nothing is predicted there until this is mended: {reason}")
+    return 3
 
 
 def _stop(asked: argparse.Namespace, where: State) -> int:

@@ -160,6 +160,29 @@ def test_two_who_want_the_service_have_the_same_one(plant: Plant) -> None:
     assert ask(found[0]) == (200, of(plant, 1))
 
 
+def test_what_a_service_lacks_to_predict_is_told_when_it_is_started_and_when_it_runs(
+    code: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    empty = new_plant(tmp_path, monkeypatch)
+    words = ["serve", "--background", "--stack", "local", "--fleet", "plant"]
+    try:
+        for _ in range(2):
+            assert main(words) == 3
+            said = capsys.readouterr().err
+            assert "serving fleet plant at http://127.0.0.1:" in said
+            assert "fleet 'plant' has no champion in environment 'local'; train one: python" in said
+        release.set_champion(empty.releases, empty.released(1))
+        feast_store.apply(empty.state)
+        background.await_release(str(background.address(empty.state, "plant")), 1)
+        assert main(words) == 0
+        assert "warning" not in capsys.readouterr().err
+    finally:
+        background.stop(empty.state, "plant", print)
+
+
 def test_the_service_follows_the_verbs(
     plant: Plant, url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
