@@ -4,6 +4,7 @@ Requests are made from its own document, such as it describes and such as it doe
 same ones: the borders of every value, and some more that Hypothesis thinks of.
 """
 
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -12,9 +13,11 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi import checks
-from service_plant import Plant, Server, filled_plant, serving
+from service_plant import Plant, Server, app_of, filled_plant, serving
+from starlette.routing import Route
 
 from millwright.serving import openapi
+from millwright.settings import REPOSITORY
 
 EXAMPLES = 10  # of each endpoint, besides the borders
 CHECKS = [
@@ -69,3 +72,14 @@ def test_each_answer_is_one_that_the_document_describes(
 
 def test_the_document_that_is_checked_is_the_one_that_is_served(server: Server) -> None:
     assert server.get("/openapi.json").json() == openapi.description()
+
+
+def test_the_guide_names_each_endpoint_as_the_metrics_do(plant: Plant) -> None:
+    guide = (REPOSITORY / "docs" / "serving.md").read_text(encoding="utf-8")
+    table = guide.partition("| `endpoint` |")[2].partition("\n\n")[0]
+    told = {}
+    for line in table.splitlines()[2:]:
+        paths, _, labels, _ = line.strip("|").split(" | ", 3)
+        told |= dict(zip(re.findall(r"/[^`]*", paths), re.findall(r"\w+", labels), strict=True))
+    routes = [route for route in app_of(plant).routes if isinstance(route, Route)]
+    assert told == {re.sub(r"{.*}", "ID", route.path): route.endpoint.__name__ for route in routes}
