@@ -11,7 +11,8 @@ from millwright.errors import MillwrightError, first_line
 
 # Imported when their turn comes: what they import may be slow, or broken itself.
 MODULES = (
-    "machine", "surroundings", "servers", "stores", "models", "stacks", "features", "leftovers",
+    "machine", "surroundings", "servers", "stores", "models", "predictions", "stacks", "features",
+    "leftovers",
 )  # fmt: skip
 SECONDS = 60.0  # for a check on this machine, and for an import
 WAIT = 8.0  # for a check that waits for a server

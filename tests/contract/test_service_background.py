@@ -20,10 +20,12 @@ from service_plant import MACHINES, TELEMETRY, Plant, expected, new_plant
 
 from millwright import feast_store, release, revision, traffic
 from millwright.__main__ import main
+from millwright.doctor import predictions
+from millwright.doctor.findings import Patient
 from millwright.errors import MillwrightError
 from millwright.release import MODEL
 from millwright.serving import background
-from millwright.settings import REPOSITORY
+from millwright.settings import REPOSITORY, load_settings
 from millwright.traffic import Traffic
 
 CLIENTS = 3
@@ -174,11 +176,14 @@ def test_what_a_service_lacks_to_predict_is_told_when_it_is_started_and_when_it_
             said = capsys.readouterr().err
             assert "serving fleet plant at http://127.0.0.1:" in said
             assert "fleet 'plant' has no champion in environment 'local'; train one: python" in said
+        patient = Patient(empty.state, load_settings("local"), {})
+        assert [each.level for each in predictions.service(patient)] == ["fault"]
         release.set_champion(empty.releases, empty.released(1))
         feast_store.apply(empty.state)
         background.await_release(str(background.address(empty.state, "plant")), 1)
         assert main(words) == 0
         assert "warning" not in capsys.readouterr().err
+        assert [each.level for each in predictions.service(patient)] == ["ok"]
     finally:
         background.stop(empty.state, "plant", print)
 

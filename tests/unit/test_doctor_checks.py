@@ -5,16 +5,18 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import namedtuple
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
 
-from millwright.doctor import examination, machine, servers, surroundings
+from millwright.doctor import examination, machine, predictions, servers, surroundings
 from millwright.doctor.databases import damage
 from millwright.doctor.findings import Check, Finding, Patient, Unanswered
 from millwright.doctor.leftovers import drafts
@@ -224,6 +226,59 @@ def test_looking_for_a_run_at_work_makes_no_lock(tmp_path: Path) -> None:
     assert found.repair is not None
     assert found.repair() == "1 drafts removed"
     assert list((tmp_path / "local").iterdir()) == []
+
+
+READY = {"ready": True, "reason": None, "refused": None, "release": {"version": 3}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "level", "told", "mend"),
+    [
+        (READY, "ok", ", by v3", None),
+        ({**READY, "refused": "v4 is broken"}, "warning", "v4 is broken", "releases list"),
+        ({**READY, "ready": False, "reason": "no store"}, "fault", "no store", "features"),
+        (
+            {**READY, "ready": False, "reason": "none", "release": None},
+            "fault", "none", "--pipeline training --fleet plant --stack local",
+        ),
+        ([], "fault", "does not answer", "export MILLWRIGHT_SERVICE_URL=..."),
+    ],
+)  # fmt: skip
+def test_a_service_that_is_named_says_where_it_is_and_what_it_can(
+    tmp_path: Path, answer: Any, level: str, told: str, mend: str | None
+) -> None:
+    class Service(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            said = {"/plant/": {"fleet": "plant"}, "/plant/ready": answer}
+            self.wfile.write(json.dumps(said[self.path]).encode())
+
+        def log_message(self, *_: Any) -> None:
+            """Keep it to ourselves."""
+
+    with HTTPServer(("127.0.0.1", 0), Service) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://user:word@127.0.0.1:{server.server_port}/plant"
+        whom = patient(tmp_path, MILLWRIGHT_SERVICE_URL=f"{url}/")
+        (found,) = examination.look(predictions.CHECKS[0], whom)
+        server.shutdown()
+    assert (found.check, found.level) == ("service of plant", level)
+    assert told in found.found
+    assert (mend or "") in (found.mend or "")
+    assert (found.mend is None) == (mend is None)
+    shown = examination.without_secrets(found, whom).found
+    assert url.replace("word", "***") in shown
+
+
+def test_a_service_that_does_not_run_is_no_fault_and_nothing_is_made_for_it(tmp_path: Path) -> None:
+    whom = patient(tmp_path)
+    (whom.state.root / "simulated").mkdir(parents=True)
+    (found,) = predictions.service(whom)
+    assert (found.check, found.level, found.mend) == ("service of simulated", "ok", None)
+    start = "python -m millwright serve --background --fleet simulated --stack local"
+    assert found.found == f"none runs here; to start it: {start}"
+    assert list((whom.state.root / "simulated").iterdir()) == []
 
 
 def test_a_port_that_another_program_has_taken_is_a_fault(tmp_path: Path) -> None:
