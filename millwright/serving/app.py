@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from millwright.errors import InputError
+from millwright.errors import InputError, MillwrightError
 from millwright.prediction_log.log import PredictionLog
 from millwright.serving import bodies, openapi
 from millwright.serving.access import Access
@@ -133,6 +133,9 @@ class Service:
             raise HTTPException(422, str(err)) from None
         except (NoReleaseError, TimeoutError) as err:
             raise unavailable(str(err) or f"no answer within {SENT_DEADLINE:g} s") from None
+        except MillwrightError as err:
+            LOG.warning("cannot take readings: %s", err)
+            raise unavailable("readings cannot be taken now; the log says why") from None
         left = began + SENT_DEADLINE - time.perf_counter()
         told = await self.asking.told(question, asked.explain, left)
         return Response(told, media_type="application/json")

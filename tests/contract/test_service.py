@@ -7,6 +7,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
 from typing import Any
@@ -24,12 +25,14 @@ from service_plant import (
     Server,
     app_of,
     asked,
+    asking,
     expected,
     new_plant,
     server_is_up,
     serving,
     sign,
 )
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -37,6 +40,7 @@ from starlette.routing import Route
 from millwright import feast_store, release
 from millwright.__main__ import main
 from millwright.encoder import Encoder
+from millwright.recipe import Recipe
 from millwright.release import MODEL
 from millwright.serving import access, bodies, load, observed, openapi, operations, queries
 from millwright.serving import app as endpoints
@@ -279,6 +283,40 @@ def test_an_error_that_nobody_has_foreseen_is_told_without_its_text(
     assert len(told) == 1
     assert told[0].startswith(f"internal error in /v1/predict: ValueError at {__file__}:")
     assert "hidden" not in caplog.text
+
+
+READINGS = {
+    "machines": [
+        {"machine": "x", "telemetry": [{"timestamp": "2025-01-01T00:00:00Z", "heat": 1.0}]}
+    ]
+}
+
+
+@contextmanager
+def taking_readings(plant: Plant, recipe: Recipe) -> Iterator[Starlette]:
+    """A service whose release makes features by a recipe."""
+    path = plant.released(9)
+    (path / release.RECIPE).write_text(recipe.model_dump_json(), encoding="utf-8")
+    sign(path)
+    try:
+        yield app_of(plant, path)
+    finally:
+        shutil.rmtree(path)
+
+
+def test_a_release_that_cannot_take_readings_is_no_error_that_nobody_has_foreseen(
+    plant: Plant, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = Recipe.of(plant.fleet, None).model_copy(update={"readings": "SELECT nonsense"})
+
+    async def story(client: httpx.AsyncClient) -> httpx.Response:
+        return await client.post("/v1/predict/readings", json=READINGS)
+
+    with taking_readings(plant, recipe) as app:
+        said = asking(app, story)
+    told = {"error": "readings cannot be taken now; the log says why"}
+    assert (said.status_code, said.json()) == (503, told)
+    assert "cannot take readings: the recipe of fleet 'plant' cannot be run" in caplog.text
 
 
 def test_prometheus_hears_what_the_service_does(server: Server) -> None:
