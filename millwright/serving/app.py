@@ -125,9 +125,9 @@ class Service:
     async def predict_readings(self, request: Request) -> Response:
         """Predict machines from the readings that are sent."""
         asked = await bodies.read(request, ReadingsRequest, self.settings)
-        now, began = datetime.now(UTC), request.scope["began"]
+        now, arrived = datetime.now(UTC), time.perf_counter()
         try:
-            job = partial(self._sent, asked, now, began)
+            job = partial(self._sent, asked, now, request.scope["began"])
             question = await self._receiving.run(job, SENT_DEADLINE)
         except InputError as err:
             raise HTTPException(422, str(err)) from None
@@ -136,7 +136,7 @@ class Service:
         except MillwrightError as err:
             LOG.warning("cannot take readings: %s", err)
             raise unavailable("readings cannot be taken now; the log says why") from None
-        left = began + SENT_DEADLINE - time.perf_counter()
+        left = arrived + SENT_DEADLINE - time.perf_counter()
         told = await self.asking.told(question, asked.explain, left)
         return Response(told, media_type="application/json")
 

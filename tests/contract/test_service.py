@@ -1,12 +1,13 @@
 """The prediction service: a real process on a free port, over a real feature store."""
 
 import ast
+import asyncio
 import inspect
 import json
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from types import ModuleType
@@ -317,6 +318,26 @@ def test_a_release_that_cannot_take_readings_is_no_error_that_nobody_has_foresee
     told = {"error": "readings cannot be taken now; the log says why"}
     assert (said.status_code, said.json()) == (503, told)
     assert "cannot take readings: the recipe of fleet 'plant' cannot be run" in caplog.text
+
+
+def test_readings_that_are_long_under_way_have_their_whole_time_when_they_are_there(
+    plant: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def slowly() -> AsyncIterator[bytes]:
+        body = json.dumps(READINGS).encode()
+        yield body[:20]
+        await asyncio.sleep(1.1)
+        yield body[20:]
+
+    async def story(client: httpx.AsyncClient) -> list[int]:
+        kind = {"Content-Type": "application/json"}
+        said = [await client.post("/v1/predict/readings", json=READINGS)]
+        monkeypatch.setattr(endpoints, "SENT_DEADLINE", 1.0)
+        said.append(await client.post("/v1/predict/readings", content=slowly(), headers=kind))
+        return [each.status_code for each in said]
+
+    with taking_readings(plant, Recipe.of(plant.fleet, None)) as app:
+        assert asking(app, story) == [200, 200]
 
 
 def test_prometheus_hears_what_the_service_does(server: Server) -> None:
