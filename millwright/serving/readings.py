@@ -90,8 +90,9 @@ class ReadingsEngine:
         NEVER, so that `rows.newest` can take another's row in its place.
 
         Raises:
-            InputError: a statistic of the readings is too large for a number.
-            MillwrightError: they take more memory than a request may have.
+            InputError: a statistic of the readings is too large for a number, or they take more
+                memory than a request may have.
+            MillwrightError: DuckDB fails otherwise.
         """
         count = len(readings.machines)
         columns: dict[str, NDArray[Any]] = {}
@@ -177,10 +178,14 @@ class ReadingsEngine:
                 "a statistic of the readings is too large for a number; send readings in the "
                 "sensors' units"
             ) from err
+        except duckdb.OutOfMemoryException as err:
+            raise InputError(
+                "the readings take more memory than a request may have; send fewer machines at once"
+            ) from err
         except duckdb.Error as err:
             raise MillwrightError(
-                f"features cannot be computed from the readings ({type(err).__name__}); send fewer "
-                "machines at once"
+                f"features cannot be computed from the readings: {type(err).__name__}; ask about "
+                "machines that are in the store"
             ) from err
         finally:
             self._connection.execute("ROLLBACK")

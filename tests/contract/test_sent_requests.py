@@ -30,6 +30,7 @@ from millwright.durations import CYCLE_ORIGIN
 from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.fleet import Fleet, load_fleet
 from millwright.recipe import Recipe
+from millwright.serving import readings
 from millwright.serving.readings import ReadingsEngine
 from millwright.serving.readings_request import MOST_ROWS, ReadingsRequest
 from millwright.serving.rows import NEVER, STATUSES, FeatureRows, microseconds, states
@@ -342,6 +343,20 @@ def test_readings_too_large_to_be_computed_with_are_refused() -> None:
     rows = [{"timestamp": "2025-01-31T09:10:00Z", "load": 2.0}]
     found = features("quarters", {**request, "machines": [a_machine(telemetry=rows)]})
     assert found.columns["load_mean_15min"].tolist() == [2]
+
+
+def test_readings_that_take_too_much_memory_are_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(readings, "_MEMORY", "8MB")
+    small = ReadingsEngine(recipe(), None)
+    times = [(NOW - timedelta(minutes=place)).isoformat() for place in range(MOST_ROWS)]
+    rows = [{"timestamp": time, "volt": 200.0} for time in times]
+    sent = ReadingsRequest.model_validate_json(
+        json.dumps({"machines": [a_machine(telemetry=rows)]})
+    )
+    with pytest.raises(InputError, match="more memory than a request may have; send fewer"):
+        small.features(checked(sent, recipe(), NOW))
 
 
 def test_whose_readings_do_not_fill_the_longest_window_is_told() -> None:
