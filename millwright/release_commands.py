@@ -60,11 +60,12 @@ def _list(asked: argparse.Namespace) -> int:
     where, folder = _place(asked)
     rows = {}
     for version in traffic.versions(folder):
+        roles = ", ".join(_roles(folder, version)) or "answers nothing"
         try:
             manifest = releases.read_manifest(folder / f"v{version}")
             rows[f"v{version}"] = (
-                f"{', '.join(_roles(folder, version)) or 'answers nothing'}; learned until "
-                f"{manifest.learned_until:%Y-%m-%d %H:%M}, dataset {manifest.dataset_version}"
+                f"{roles}; learned until {manifest.learned_until:%Y-%m-%d %H:%M}, dataset "
+                f"{manifest.dataset_version}"
             )
         except ReleaseError as err:
             rows[f"v{version}"] = f"broken: {err}"

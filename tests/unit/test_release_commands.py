@@ -8,7 +8,7 @@ from serving_parts import released, sign
 
 from millwright import traffic
 from millwright.__main__ import main
-from millwright.release import MANIFEST
+from millwright.release import MANIFEST, POINTER
 from millwright.settings import State
 
 WORDS = ("--stack", "local", "--fleet", "simulated")
@@ -46,3 +46,16 @@ def test_a_release_under_the_name_of_another_becomes_no_champion(
         assert main(["releases", *words, *WORDS]) == 1
         assert f"{folder / 'v1'} is version 3 by its manifest" in capsys.readouterr().err
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "told"), [(traffic.TRAFFIC, "cannot be understood"), (POINTER, "names no release")]
+)
+def test_a_spoilt_file_beside_the_releases_makes_none_of_them_a_broken_one(
+    folder: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    (folder / name).write_text("{")
+    assert main(["releases", "list", *WORDS]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"error: {folder / name} {told}")
+    assert "broken" not in said.out
