@@ -160,7 +160,8 @@ def _stop(asked: argparse.Namespace, where: State) -> int:
     there = sorted(path.parent.name for path in where.root.glob("*/service"))
     fleets = [fleet for fleet in there if asked.fleet in (None, fleet)]
     if not [fleet for fleet in fleets if background.stop(where, fleet, terminal.say)]:
-        terminal.say(f"no service of environment {where.environment} runs here")
+        of = f"fleet {asked.fleet} in " if asked.fleet else ""
+        terminal.say(f"no service of {of}environment {where.environment} runs here")
     return 0
 
 

@@ -105,3 +105,13 @@ def test_what_would_not_be_done_in_the_background_is_refused(
     assert main([*SERVE, *words]) == 2
     assert f"--background does not go with {told}: " in capsys.readouterr().err
     assert not here.service("simulated").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"), [(["--fleet", "plants"], "fleet plants in "), ([], "")]
+)  # fmt: skip
+def test_what_is_said_not_to_run_is_what_was_to_be_stopped(
+    here: State, capsys: pytest.CaptureFixture[str], words: list[str], told: str
+) -> None:
+    assert main(["serve", "--stop", "--stack", "local", *words]) == 0
+    assert f"no service of {told}environment local runs here" in capsys.readouterr().err
