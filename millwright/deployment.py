@@ -19,7 +19,6 @@ from millwright import manifests, terminal, traffic
 from millwright import release as releases
 from millwright.configuration import Strict
 from millwright.errors import MillwrightError, ReleaseError, first_line
-from millwright.keys import file as keys
 from millwright.project import Project
 from millwright.serving import background
 from millwright.verification import TOLERANCE
@@ -37,8 +36,8 @@ class Deployment(Strict):
     """What became of a deployment: of how many machines the predictions were compared, and where.
 
     `asked` says whether the service at `url` was; it is not where it wants a key that this process
-    has not. `before` is the release that was the champion. `manifests` is what to apply in a
-    cluster, with `kubectl apply --kustomize`.
+    has not, or where the canary answers for every machine. `before` is the release that was the
+    champion. `manifests` is what to apply in a cluster, with `kubectl apply --kustomize`.
     """
 
     status: Literal["deployed", "not deployed"]
@@ -86,9 +85,9 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
     try:
         around.put(path)
         url = _served(project, version)
-        asked = url is not None and _may_ask(project)
-        if url and asked:
-            compared, worst = _compare(project, _asked(url, version, sample), sample)
+        online = _asked(url, version, sample) if url else None
+        if online:
+            compared, worst = _compare(project, online, sample)
     except Exception as err:
         said = str(err) if isinstance(err, MillwrightError) else first_line(err)
         back = traffic.take_back(folder, version, before, split)
@@ -98,7 +97,7 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
         version=version,
         before=int(before.name[1:]) if before else None,
         url=url,
-        asked=asked,
+        asked=bool(online),
         compared=compared,
         largest_difference=worst,
         manifests=_manifests(project, version, before),
@@ -113,11 +112,6 @@ def _served(project: Project, version: int) -> str | None:
     url = url or background.ensure(project.state, project.fleet.name, terminal.say)
     background.await_release(url, version)
     return url
-
-
-def _may_ask(project: Project) -> bool:
-    """Whether the service answers this process: it asks for keys as soon as there are any."""
-    return bool(os.environ.get(background.KEY)) or not keys.place(project.state).exists()
 
 
 def _sample(project: Project, path: Path, features: Features) -> Sample:
@@ -169,10 +163,15 @@ def _compare(project: Project, online: Predictions, sample: Sample) -> tuple[int
     return len(known), differences[machine]
 
 
-def _asked(url: str, version: int, sample: Sample) -> Predictions:
-    """What the service predicts by a release; machines of the canary are none of its."""
+def _asked(url: str, version: int, sample: Sample) -> Predictions | None:
+    """What the service predicts by a release; None where it wants a key that this process has not.
+
+    Machines of the canary are none of the release's, and those may be all.
+    """
     body = {"machines": list(sample.machines), "as_of": sample.as_of.isoformat()}
     status, said = background.ask(url, "/v1/predict", body)
+    if status in (401, 403) and not os.environ.get(background.KEY):
+        return None
     if status != 200:
         raise ReleaseError(f"the service at {url} answers {status}: {said.get('error', 'nothing')}")
     return {

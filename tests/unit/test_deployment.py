@@ -148,15 +148,35 @@ def test_the_service_is_asked_for_the_machines_that_the_release_answers_for(
     assert (found.url, found.compared) == ("http://127.0.0.1:9", 1)
 
 
-def test_a_service_that_asks_for_a_key_is_only_waited_for(
-    here: Plant, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (401, {"error": "a key is needed"}),
+        (403, {"error": "without keys this machine alone is answered"}),
+        (200, {"predictions": [{"machine": "a", "probability": 0.9, "version": 1}]}),
+    ],
+    ids=["keys", "elsewhere", "all by the canary"],
+)
+def test_a_service_that_says_nothing_of_the_release_is_only_waited_for(
+    here: Plant, monkeypatch: pytest.MonkeyPatch, status: int, said: dict[str, Any]
 ) -> None:
-    here.state.root.mkdir(parents=True, exist_ok=True)
-    here.state.keys.write_text("{}")
     monkeypatch.delenv(background.KEY, raising=False)
     monkeypatch.setenv(deployment.SERVICE, "http://127.0.0.1:9")
     monkeypatch.setattr(background, "await_release", lambda *_: None)
-    assert here.deploy().compared == 2
+    monkeypatch.setattr(background, "ask", lambda *_: (status, said))
+    found = here.deploy()
+    assert (found.compared, found.asked, here.champion) == (2, False, "v3")
+
+
+def test_a_key_that_the_service_does_not_take_is_told_and_the_former_champion_is_back(
+    here: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(background.KEY, "mw_wrong")
+    monkeypatch.setenv(deployment.SERVICE, "http://127.0.0.1:9")
+    monkeypatch.setattr(background, "await_release", lambda *_: None)
+    monkeypatch.setattr(background, "ask", lambda *_: (401, {"error": "the key is none"}))
+    with pytest.raises(ReleaseError, match=r"answers 401: the key is none\n.*v2 is the champion"):
+        here.deploy()
 
 
 @pytest.mark.parametrize(
