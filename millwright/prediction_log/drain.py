@@ -1,6 +1,7 @@
 """The way from the journal to the sink, apart from the path of requests."""
 
 import time
+from pathlib import Path
 
 from millwright.errors import first_line
 from millwright.prediction_log.intake import Intake, Parcel
@@ -18,7 +19,7 @@ class Drain:
         self.intake = intake
         self.sink = sink
         self.failure: str | None = None  # of the sink
-        self.aside: str | None = None  # a segment that wants somebody's attention
+        self._aside: dict[Path, str] = {}  # files that want somebody's attention, and why
         self._busy_since: float | None = None
         self._looked = float("-inf")
 
@@ -28,7 +29,8 @@ class Drain:
         since = self._busy_since
         if since is not None and (seconds := time.monotonic() - since) > PATIENCE:
             return f"the sink has not answered for {seconds:.0f} s"
-        return self.failure or self.aside or self.intake.journal.fault
+        aside = next(iter(self._aside.values()), None)
+        return self.failure or aside or self.intake.journal.fault
 
     def work(self) -> bool:
         """Take to the sink all that waits; whether it took everything."""
@@ -42,6 +44,7 @@ class Drain:
             self._take_all()
             if time.monotonic() - self._looked > LOOKING:
                 self.intake.adopt()
+                self._aside = {path: why for path, why in self._aside.items() if path.exists()}
                 self._looked = time.monotonic()
                 self._take_all()
             self.sink.tidy()
@@ -70,16 +73,24 @@ class Drain:
             kept = segment.set_aside(REFUSED)
             self.intake.refused(segment, f"{segment.name} was refused: {first_line(err)}")
             if kept:
-                self.aside = (
+                self._attend(
+                    kept,
                     f"{kept} was refused: {first_line(err)}; rename it to {segment.name} to have "
-                    "it tried again, or delete it"
+                    "it tried again, or delete it",
                 )
             return
         if content.damage:
-            kept = segment.set_aside(DAMAGED)
-            place = kept or segment.name
-            self.aside = f"{place}: {content.damage}; what comes before them is in the log"
+            if kept := segment.set_aside(DAMAGED):
+                self._attend(
+                    kept,
+                    f"{kept}: {content.damage}; what comes before them is in the log; delete it "
+                    "when somebody has looked at it",
+                )
         else:
             segment.remove()
         self.sink.forget(segment.name)
         self.intake.taken(segment)
+
+    def _attend(self, path: Path, why: str) -> None:
+        """Have a file be a fault; others read what is replaced here as a whole."""
+        self._aside = {**self._aside, path: why}

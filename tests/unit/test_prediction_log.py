@@ -318,6 +318,26 @@ def test_a_damaged_segment_gives_what_can_be_read_and_is_kept(tmp_path: Path, sh
     assert "cannot be read; what comes before them is in the log" in str(following.status().fault)
 
 
+def test_what_was_kept_apart_is_a_fault_until_somebody_has_dealt_with_it(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drain, "LOOKING", -1.0)
+    log = PredictionLog(tmp_path, shelf)
+    shelf.fault = RefusedError("a value cannot be")
+    for first in (1, 2):
+        log.append(scored(first))
+        log._drain.work()
+    shelf.fault = None
+    again, deleted = sorted(tmp_path.iterdir())
+    again.rename(again.with_suffix(""))
+    assert log._drain.work()
+    assert shelf.ids == ids(1)
+    assert str(deleted) in str(log.status().fault)
+    deleted.unlink()
+    assert log._drain.work()
+    assert log.status().fault is None
+
+
 def test_a_segment_whose_file_was_deleted_reaches_the_sink_all_the_same(
     tmp_path: Path, shelf: Shelf
 ) -> None:
