@@ -281,7 +281,7 @@ def _canary(text: str) -> Canary:
 
 def _tag(text: str) -> tuple[str, int]:
     name, _, version = text.partition("=")
-    if not re.fullmatch(r"[a-z][a-z0-9_]{0,39}", name):
+    if not re.fullmatch(traffic.TAG, name):
         raise argparse.ArgumentTypeError(
             f"'{text}' is no tag with a release; write it like b=v4, in small letters"
         )

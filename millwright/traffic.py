@@ -30,6 +30,7 @@ TRAFFIC, LOG = "traffic.json", "champions.log"
 CHAMPION, CANARY, SHADOW = "champion", "canary", "shadow"
 PATIENCE = 30.0  # seconds to wait for somebody else who changes the same files
 MOST_NAMED = 100  # tags, or shadows
+TAG = r"[a-z][a-z0-9_]{0,39}"
 _PARTS = 1_000_000  # that machines are divided into
 
 
@@ -40,7 +41,7 @@ def _free(tag: str) -> str:
 
 
 Version = Annotated[int, Field(gt=0, lt=1_000_000_000, strict=True)]
-Tag = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$", strict=True)]
+Tag = Annotated[str, Field(pattern=f"^{TAG}$", strict=True)]
 Versions = Annotated[tuple[Version, ...], AfterValidator(distinct)]
 
 
