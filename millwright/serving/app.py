@@ -39,7 +39,7 @@ from millwright.serving.rate import Limit
 from millwright.serving.readiness import Readiness
 from millwright.serving.readings_request import ReadingsRequest
 from millwright.serving.releases import Releases
-from millwright.serving.scoring import NoReleaseError, Question, Scored, Scoring
+from millwright.serving.scoring import NoReleaseError, Question, Scored, Scoring, in_use
 from millwright.serving.supervision import HEARTBEAT, Post
 from millwright.serving.workers import Workers
 from millwright.settings import Serving, State
@@ -144,10 +144,7 @@ class Service:
         """What a request with readings wants to know, if what it sends is fit for features."""
         from millwright.serving.sent import checked
 
-        routes = self.releases.routes
-        if routes is None:
-            raise NoReleaseError("no release is loaded; /ready says why")
-        loaded, _ = routes.of_readings(asked.tag)
+        loaded, _ = in_use(self.releases).of_readings(asked.tag)
         sent = checked(asked, loaded.engine.recipe, now)
         return Question(
             sent.machines, int(sent.as_of.max()), tag=asked.tag, asked_at=micros(now),

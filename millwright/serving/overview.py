@@ -19,7 +19,7 @@ import numpy as np
 from millwright.serving.answers import described, expected_cost
 from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.routes import Routes
-from millwright.serving.scoring import NoReleaseError, Part, Question, Scoring
+from millwright.serving.scoring import Part, Question, Scoring, in_use
 from millwright.serving.unreadable import PassedOver
 
 TOGETHER = 500  # machines that are read and scored at once
@@ -114,10 +114,8 @@ class Fleet:
         )
 
     def _machines(self) -> Iterator[list[str]]:
-        routes = self.scoring.releases.routes
-        if routes is None:
-            raise NoReleaseError("no release is loaded; /ready says why")
-        every = self.scoring.reader.machines(routes.champion.plan)
+        champion = in_use(self.scoring.releases).champion
+        every = self.scoring.reader.machines(champion.plan)
         while some := list(islice(every, TOGETHER)):
             yield some
 

@@ -99,9 +99,7 @@ class Scoring:
             InputError: a tag is unknown, or a time was before what the store has.
             MillwrightError: the features cannot be read.
         """
-        routes = self.releases.routes
-        if routes is None:
-            raise NoReleaseError("no release is loaded; /ready says why")
+        routes = in_use(self.releases)
         answers: list[list[Part | None]] = [[None] * len(each.machines) for each in questions]
         found = []
         for (loaded, role, sent), places in _groups(routes, questions).items():
@@ -164,6 +162,18 @@ class Scoring:
 
     def _afterwards(self, routes: Routes, scored: Scored) -> None:
         """What else is to be done about what was scored: nothing here."""
+
+
+def in_use(releases: Releases) -> Routes:
+    """The releases that answer at this moment.
+
+    Raises:
+        NoReleaseError: none is loaded.
+    """
+    routes = releases.routes
+    if routes is None:
+        raise NoReleaseError("no release is loaded; /ready says why")
+    return routes
 
 
 class Ids:
