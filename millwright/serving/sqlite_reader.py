@@ -1,8 +1,9 @@
 """Reads features from Feast's SQLite file, while others may write to it."""
 
+import itertools
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +17,7 @@ from millwright.serving.unreadable import ODD, PassedOver, unreadable
 from millwright.sql import quoted
 from millwright.stores.online_layout import EARLIEST, LATEST, KeyMaker, sqlite_table
 
+LISTED = 500  # machines that are looked at before the first of them is named
 AT_ONCE = 10_000  # SQLite takes 32,766 parameters
 ALONE = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 
@@ -68,25 +70,33 @@ class SqliteReader:
         there = self._tables()
         tables = [sqlite_table(self._project, name) for name in plan.names]
         tables = [table for table in tables if table in there]
-        seen = {key for table in tables for key in self._odd(table)}
+        seen: set[Any] = set()
         for table in tables:
-            for (key,) in self._rows(f"SELECT DISTINCT entity_key FROM {quoted(table)}"):
-                if key in seen:
-                    continue
-                seen.add(key)
-                try:
-                    machine = self._keys.value(key)
-                except ODD:
-                    self._passed_over.add(f"the key {key!r} of {self}, which is no text")
-                else:
-                    if machine is not None:
-                        yield machine
+            keys = self._rows(f"SELECT DISTINCT entity_key FROM {quoted(table)}")
+            while some := [key for (key,) in itertools.islice(keys, LISTED)]:
+                new = [key for key in some if key not in seen]
+                seen.update(new)
+                odd = {key for each in tables for key in self._odd(each, new)}
+                yield from self._named(key for key in new if key not in odd)
 
-    def _odd(self, table: str) -> Iterator[bytes]:
-        """The keys with a row whose event time is none, and which no machine is read by."""
-        odd = "({} BETWEEN ? AND ?) IS NOT 1"
-        sql = f"SELECT DISTINCT entity_key FROM {quoted(table)} WHERE {odd}"
-        for (key,) in self._timed(sql, (EARLIEST, LATEST)):
+    def _named(self, keys: Iterable[Any]) -> Iterator[str]:
+        for key in keys:
+            try:
+                machine = self._keys.value(key)
+            except ODD:
+                self._passed_over.add(f"the key {key!r} of {self}, which is no text")
+            else:
+                if machine is not None:
+                    yield machine
+
+    def _odd(self, table: str, keys: Sequence[Any]) -> Iterator[Any]:
+        """Those of some keys with a row whose event time is none, which no machine is read by."""
+        some = ", ".join("?" * len(keys))
+        sql = (
+            f"SELECT DISTINCT entity_key FROM {quoted(table)} "
+            f"WHERE entity_key IN ({some}) AND ({{}} BETWEEN ? AND ?) IS NOT 1"
+        )
+        for (key,) in self._timed(sql, (*keys, EARLIEST, LATEST)):
             self._passed_over.add(f"the key {key!r} of {self}, whose event time is none")
             yield key
 

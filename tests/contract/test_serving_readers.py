@@ -38,6 +38,7 @@ from servers import redis_server
 from millwright.errors import MillwrightError
 from millwright.online import MACHINE, read_online
 from millwright.release import ServedView
+from millwright.serving import sqlite_reader
 from millwright.serving.features import OnlineReader, lacking, read
 from millwright.serving.plan import MistypedError, Plan
 from millwright.serving.predictions import micros
@@ -448,6 +449,20 @@ def test_a_key_that_is_no_text_is_passed_over(
             change = f'UPDATE "{own.project}_readings" SET entity_key = ? WHERE entity_key = ?'
             connection.execute(change, [odd, key])
     assert_passed_over(reader_of(own), caplog, "which is no text")
+
+
+def test_who_asks_for_some_machines_does_not_wait_for_a_look_at_all(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = new_store(tmp_path)
+    names = [f"m{number}" for number in range(1_000, 1_000 + 2 * sqlite_reader.LISTED)]
+    write_online(store, [row(name) for name in [*names, "z9999"]])
+    spoil(store, "z9999", b"", "x'ff'")
+    listed = reader_of(store).machines(BOTH)
+    first = next(listed)
+    assert not caplog.records
+    assert sorted([first, *listed]) == names
+    assert "whose event time is none" in caplog.text
 
 
 @pytest.mark.parametrize("key", ["odd", 5])
