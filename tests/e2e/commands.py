@@ -6,11 +6,12 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from forking import Forks
 
 REPOSITORY = Path(__file__).parents[2]
 FLEET = "small"
@@ -138,6 +139,30 @@ class Clone:
         shutil.copytree(self.folder, folder / "project", ignore=shutil.ignore_patterns(".git"))
         shutil.copytree(self.fleets, folder / "fleets")
         return Clone(folder / "project", folder / "fleets")
+
+
+@dataclass(frozen=True)
+class ForkedClone(Clone):
+    """A copy of the project whose scripts are started with the libraries imported already.
+
+    It is for tests of what a run does; those of how it starts have a process of their own.
+    """
+
+    forks: Forks
+
+    def start(self, home: Path, *words: str, script: str = "run.py", **more: Any) -> Any:
+        """Fork a script of the project, at the head of a process group of its own."""
+        environment = {**self.environment(home), **more.pop("variables", {})}
+        folder = more.pop("cwd", self.folder)
+        return self.forks.start(self.folder / script, words, env=environment, cwd=folder, **more)
+
+    def finish(self, process: Any, home: Path) -> Ended:
+        """Wait for a run that was forked; it is the child of another process."""
+        return replace(super().finish(process, home), cpu=process.cpu)
+
+    def with_fleets(self, fleets: Path) -> "ForkedClone":
+        """The same copy of the project with other fleet files."""
+        return replace(self, fleets=fleets)
 
 
 def user_folders(home: Path) -> dict[str, Path]:

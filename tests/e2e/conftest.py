@@ -17,8 +17,11 @@ from typing import Any
 
 import pytest
 import yaml
-from commands import FLEET, REPOSITORY, Clone, Ended, git, rewrite
+from commands import FLEET, REPOSITORY, Clone, Ended, ForkedClone, git, rewrite
 from filelock import FileLock
+from forking import Forks
+
+from millwright.settings import State, process_environment
 
 
 @pytest.fixture(scope="session")
@@ -45,6 +48,19 @@ def clone(common: Path) -> Clone:
             _copy_project(made.folder)
             _write_fleets(made.fleets)
     return made
+
+
+@pytest.fixture(scope="session")
+def forked(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedClone]:
+    """The same copy of the project, its runs forked from a process that has the libraries."""
+    home = tmp_path_factory.mktemp("forking") / "home"
+    constants = {
+        **process_environment(State(home, "local")), "ZENML_LOGGING_VERBOSITY": "CRITICAL",
+    }  # fmt: skip
+    forks = Forks({**clone.environment(home), **constants})
+    yield ForkedClone(clone.folder, clone.fleets, forks)
+    forks.close()
+    assert not home.exists()  # what was imported keeps nothing there
 
 
 @pytest.fixture(scope="session")

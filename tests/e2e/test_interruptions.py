@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import FLEET, Clone, Ended
+from commands import FLEET, Ended, ForkedClone
 
 TRAINING = ("--pipeline", "training", "--fleet", FLEET)
 # What a run says, how many seconds later it is interrupted, and by what: while DuckDB reads and
@@ -42,12 +42,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def interrupted(clone: Clone, home: Path) -> list[Interrupted]:
+def interrupted(forked: ForkedClone, home: Path) -> list[Interrupted]:
     """One command in one home, interrupted at each of the moments."""
-    return [interrupt(clone, home, number) for number in range(len(MOMENTS))]
+    return [interrupt(forked, home, number) for number in range(len(MOMENTS))]
 
 
-def interrupt(clone: Clone, home: Path, number: int) -> Interrupted:
+def interrupt(clone: ForkedClone, home: Path, number: int) -> Interrupted:
     said, delay, by = MOMENTS[number]
     log, path = home.parent / f"{number}.log", home.parent / f"{number}.json"
     with log.open("w", encoding="utf-8") as stderr:
@@ -95,11 +95,11 @@ def test_an_interrupted_run_says_so_in_one_line(interrupted: list[Interrupted]) 
 
 
 def test_the_same_command_again_ends_as_if_nothing_had_been_and_no_artifact_were_lost(
-    clone: Clone, home: Path, interrupted: list[Interrupted], trained: Ended
+    forked: ForkedClone, home: Path, interrupted: list[Interrupted], trained: Ended
 ) -> None:
     assert len(interrupted) == len(MOMENTS)
     shutil.rmtree(home / "zenml" / "artifacts")
-    last = clone.run(home, *TRAINING)
+    last = forked.run(home, *TRAINING)
     assert last.code == 0, last.stderr
     assert "is gone; making all anew" in last.stderr
     for key in ("status", "dataset_version", "rows", "scores", "baselines", "threshold", "search"):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import FLEET, Clone, Ended, contents
+from commands import FLEET, Clone, Ended, ForkedClone, contents
 
 TRAINING = ("--pipeline", "training", "--fleet", FLEET)
 # The sign behind which a run is killed, the longest time after it in seconds, and how many times.
@@ -42,7 +42,7 @@ class Killed:
 
 
 @pytest.fixture(scope="module")
-def killed(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Killed:
+def killed(forked: ForkedClone, tmp_path_factory: pytest.TempPathFactory) -> Killed:
     """Twenty runs of one command in one home, killed at random moments, and one more."""
     folder = tmp_path_factory.mktemp("killed")
     chance = random.Random(20)
@@ -51,10 +51,10 @@ def killed(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Killed:
         for number in range(times):
             log, delay = folder / f"{stage}-{number}.log", chance.uniform(0, longest)
             # Who came to the end first is started again, and given half the time.
-            while not start_and_kill(clone, folder / "home", log, sign, delay):
+            while not start_and_kill(forked, folder / "home", log, sign, delay):
                 delay /= 2
             kills += 1
-    return Killed(kills, clone.run(folder / "home", *TRAINING))
+    return Killed(kills, forked.run(folder / "home", *TRAINING))
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def held(clone: Clone, killed: Killed) -> dict[str, Any]:
     return found
 
 
-def start_and_kill(clone: Clone, home: Path, log: Path, sign: str, delay: float) -> bool:
+def start_and_kill(clone: ForkedClone, home: Path, log: Path, sign: str, delay: float) -> bool:
     """Kill a run so long after the sign; whether it still ran."""
     with log.open("w", encoding="utf-8") as stderr:
         process = clone.start(home, *TRAINING, stdout=subprocess.DEVNULL, stderr=stderr)
