@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from forking import Forks
@@ -118,27 +118,30 @@ class Clone:
 
     def inventory(self, home: Path) -> dict[str, Any]:
         """What MLflow and ZenML hold, as `inventory.py` finds it."""
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("inventory.py"))],
-            env={**self.environment(home), "PYTHONPATH": str(self.folder)},
-            cwd=home,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        found: dict[str, Any] = json.loads(done.stdout)
+        found: dict[str, Any] = self.ask(home, "inventory.py")
         return found
+
+    def ask(self, home: Path, script: str, *words: str) -> Any:
+        """What a script that lies beside this one says, as JSON, of the home."""
+        path, variables = Path(__file__).with_name(script), {"PYTHONPATH": str(self.folder)}
+        process = self.start(home, *words, script=str(path), variables=variables, cwd=home)
+        done = self.finish(process, home)
+        assert done.code == 0, done.stderr
+        return json.loads(done.stdout)
 
     def changes(self) -> str:
         """What differs in the copy from what was put there, as git says it."""
         return git(self.folder, "status", "--porcelain")
 
-    def copy(self, folder: Path) -> "Clone":
+    def copy(self, folder: Path) -> Self:
         """Another copy, for a test that changes something in it."""
         shutil.copytree(self.folder, folder / "project", ignore=shutil.ignore_patterns(".git"))
         shutil.copytree(self.fleets, folder / "fleets")
-        return Clone(folder / "project", folder / "fleets")
+        return replace(self, folder=folder / "project", fleets=folder / "fleets")
+
+    def with_fleets(self, fleets: Path) -> Self:
+        """The same copy with other fleet files."""
+        return replace(self, fleets=fleets)
 
 
 @dataclass(frozen=True)
@@ -159,10 +162,6 @@ class ForkedClone(Clone):
     def finish(self, process: Any, home: Path) -> Ended:
         """Wait for a run that was forked; it is the child of another process."""
         return replace(super().finish(process, home), cpu=process.cpu)
-
-    def with_fleets(self, fleets: Path) -> "ForkedClone":
-        """The same copy of the project with other fleet files."""
-        return replace(self, fleets=fleets)
 
 
 def user_folders(home: Path) -> dict[str, Path]:

@@ -1,21 +1,24 @@
-"""Prints as JSON in what the environments named on the command line differ, in one home.
+"""Prints as JSON in what environments differ, in one home: `compare_environments.py FLEET NAME...`.
 
 A script for a process of its own, as `inventory.py` is: the training sets of all environments are
 fetched through Feast at the same cut-offs, and each online store is held against its offline store.
 """
 
 import json
-import os
 import sys
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from millwright import feast_store, online
-from millwright.process import prepare
-from millwright.project import open_project
-from millwright.settings import state
+from millwright import startup
+
+startup.leave_feast_unchecked()
+
+from millwright import feast_store, online  # noqa: E402
+from millwright.process import prepare  # noqa: E402
+from millwright.project import open_project  # noqa: E402
+from millwright.settings import state  # noqa: E402
 
 
 def training_set(environment: str, fleet: str, cutoffs: pd.DataFrame) -> pd.DataFrame:
@@ -75,4 +78,4 @@ def main(fleet: str, environments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(os.environ["FLEET"], sys.argv[1:])
+    main(sys.argv[1], sys.argv[2:])

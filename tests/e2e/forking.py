@@ -65,6 +65,10 @@ class Forked:
         if self.poll() is None:
             os.kill(self.pid, number)
 
+    def said(self) -> str:
+        """What it has said on stderr by now."""
+        return os.pread(self._files[1].fileno(), 1_000_000, 0).decode(errors="replace")
+
     def communicate(self) -> tuple[str, ...]:
         """What it said on stdout and on stderr, by when it has ended."""
         self.wait()
@@ -95,6 +99,7 @@ class Forks:
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        assert self._control.recv(1), "the libraries cannot be imported"
 
     def start(
         self,
@@ -130,6 +135,7 @@ class Forks:
 def _serve(control: socket.socket) -> None:
     """Fork for whatever is asked for, until nobody can ask any more."""
     _import_libraries()
+    control.send(b"!")
     while True:
         message, handles, _, _ = socket.recv_fds(control, 1_000_000, 3)
         while _has_ended_children():
@@ -202,7 +208,8 @@ def _run(asked: dict[str, Any], stdout: int, stderr: int) -> None:
     os.chdir(asked["cwd"])
     script = asked["script"]
     sys.argv = [script, *asked["words"]]
-    sys.path[0] = str(Path(script).parent)
+    besides = asked["env"].get("PYTHONPATH")
+    sys.path[:1] = [str(Path(script).parent), *([besides] if besides else [])]
     runpy.run_path(script, run_name="__main__")
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from commands import Clone, Ended, contents, rewrite
+from commands import Clone, Ended, ForkedClone, contents, rewrite
 
 Rows = list[list[Any]]
 Tables = dict[str, Rows]
@@ -69,14 +69,22 @@ def plant(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Clone:
     fleets = tmp_path_factory.mktemp("fleets")
     text = yaml.safe_dump(FLEET, sort_keys=False)
     (fleets / "plant.yaml").write_text(text, encoding="utf-8")
-    return Clone(clone.folder, fleets)
+    return clone.with_fleets(fleets)
 
 
 @pytest.fixture(scope="module")
-def home(plant: Clone, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def working(forked: ForkedClone, plant: Clone) -> ForkedClone:
+    """The same, for runs that have work to do."""
+    return forked.with_fleets(plant.fleets)
+
+
+@pytest.fixture(scope="module")
+def home(working: ForkedClone, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home into which the good tables were taken."""
     folder = tmp_path_factory.mktemp("settled")
-    ended = plant.run(folder / "home", *INGEST, "--data", str(write(good_tables(), folder / "in")))
+    ended = working.run(
+        folder / "home", *INGEST, "--data", str(write(good_tables(), folder / "in"))
+    )
     assert ended.code == 0, ended.stderr
     assert ended.summary["status"] == "done"
     return folder / "home"
@@ -242,13 +250,13 @@ BAD_ROWS = [
 
 
 @pytest.fixture(scope="module")
-def refused(plant: Clone, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def refused(working: ForkedClone, home: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """An ingest of which every row is bad, or known already, and the raw store before it."""
     tables = good_tables()
     tables["readings"] += [row for row, _ in BAD_ROWS]
     before = contents(home / "local" / "plant" / "raw")
     data = write(tables, tmp_path_factory.mktemp("refused") / "data")
-    return plant.run(home, *INGEST, "--data", str(data)), before
+    return working.run(home, *INGEST, "--data", str(data)), before
 
 
 def test_bad_rows_go_to_quarantine_and_change_nothing(home: Path, refused: Any) -> None:
@@ -275,12 +283,12 @@ def test_each_bad_row_is_kept_with_its_reason(refused: Any) -> None:
 
 
 def test_good_rows_beside_bad_ones_are_taken_in_once(
-    plant: Clone, home: Path, refused: Ended, tmp_path: Path
+    working: ForkedClone, home: Path, refused: Ended, tmp_path: Path
 ) -> None:
     tables = good_tables()
     new = ["B", hour(60), 21, 2]
     tables["readings"] += [new, list(new), ["B", hour(61), "", ""]]
-    ended = plant.run(home, *INGEST, "--data", str(write(tables, tmp_path / "data")))
+    ended = working.run(home, *INGEST, "--data", str(write(tables, tmp_path / "data")))
     assert ended.code == 3, ended.stderr
     assert ended.summary["reasons"] == {"duplicate_row": 1, "no_reading": 1}
     assert ended.summary["tables"]["telemetry"]["new"] == 1

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from commands import FLEET, Clone, Ended
+from commands import FLEET, Clone, Ended, ForkedClone
 
 from millwright.inference import table
 from millwright.lock import held
@@ -72,11 +72,13 @@ def test_the_summary_and_the_table_name_what_was_made(once: Ended, home: Path) -
     assert "30: 30 ok" in once.stdout
 
 
-def test_the_same_again_replaces_what_was_there(clone: Clone, once: Ended, home: Path) -> None:
+def test_the_same_again_replaces_what_was_there(
+    forked: ForkedClone, once: Ended, home: Path
+) -> None:
     state = State(home, "local")
     before = table.read(state, FLEET, AS_OF)
     list_before = Path(once.summary["worklist"]["csv"]).read_bytes()
-    again = clone.run(home, *WORDS, "--release", "v1")
+    again = forked.run(home, *WORDS, "--release", "v1")
     assert again.code == 0, again.stderr
     after = table.read(state, FLEET, AS_OF)
     assert after.drop(["computed_at", "run"]).equals(before.drop(["computed_at", "run"]))

@@ -58,9 +58,9 @@ def killed(forked: ForkedClone, tmp_path_factory: pytest.TempPathFactory) -> Kil
 
 
 @pytest.fixture(scope="module")
-def held(clone: Clone, killed: Killed) -> dict[str, Any]:
+def held(forked: ForkedClone, killed: Killed) -> dict[str, Any]:
     """What MLflow holds after all that."""
-    found: dict[str, Any] = clone.inventory(Path(killed.last.home))["mlflow"]
+    found: dict[str, Any] = forked.inventory(Path(killed.last.home))["mlflow"]
     return found
 
 

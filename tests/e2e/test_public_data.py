@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from commands import REPOSITORY, Clone, Ended
+from commands import REPOSITORY, Ended, ForkedClone
 
 DATA = Path(os.environ.get("MILLWRIGHT_PDM", REPOSITORY.parent / "shared" / "data" / "pdm"))
 
@@ -15,10 +15,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def run(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+def run(forked: ForkedClone, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """A training run on the public data, with the fleet file of the repository."""
     words = ("--pipeline", "training", "--fleet", "azure_pdm", "--data", str(DATA))
-    shipped = Clone(clone.folder, REPOSITORY / "configs" / "fleets")
+    shipped = forked.with_fleets(REPOSITORY / "configs" / "fleets")
     return shipped.run(tmp_path_factory.mktemp("public") / "home", *words)
 
 

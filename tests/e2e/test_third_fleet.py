@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from commands import Clone, Ended
+from commands import Ended, ForkedClone
 
 TURBINES, SENSORS = 60, 21
 FLEET = {
@@ -36,14 +36,14 @@ FLEET = {
 
 
 @pytest.fixture(scope="module")
-def run(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Ended:
+def run(forked: ForkedClone, tmp_path_factory: pytest.TempPathFactory) -> Ended:
     """A training run of the turbines."""
     folder = tmp_path_factory.mktemp("turbines")
     write_tables(folder / "data", np.random.default_rng(11))
     (folder / "fleets").mkdir()
     text = yaml.safe_dump(FLEET, sort_keys=False)
     (folder / "fleets" / "turbines.yaml").write_text(text, encoding="utf-8")
-    settled = Clone(clone.folder, folder / "fleets")
+    settled = forked.with_fleets(folder / "fleets")
     words = ("--pipeline", "training", "--fleet", "turbines", "--data", str(folder / "data"))
     return settled.run(folder / "home", *words)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import FLEET, REPOSITORY, Clone, Ended, contents, rewrite, user_folders
+from commands import FLEET, REPOSITORY, Clone, Ended, ForkedClone, contents, rewrite, user_folders
 
 SUMMARY = {
     "pipeline", "environment", "fleet", "status", "dataset_version", "rows", "seconds",
@@ -24,26 +24,26 @@ MODEL = f"{FLEET}_failure"
 
 
 @pytest.fixture(scope="module")
-def inventory(clone: Clone, trained: Ended) -> dict[str, Any]:
+def inventory(forked: ForkedClone, trained: Ended) -> dict[str, Any]:
     """What MLflow and ZenML hold after the first run."""
-    return clone.inventory(Path(trained.home))
+    return forked.inventory(Path(trained.home))
 
 
 @pytest.fixture(scope="module")
-def again(clone: Clone, trained: Ended, inventory: dict[str, Any]) -> Ended:
+def again(forked: ForkedClone, trained: Ended, inventory: dict[str, Any]) -> Ended:
     """The same command once more, in the same home."""
-    return clone.run(Path(trained.home), *TRAINING)
+    return forked.run(Path(trained.home), *TRAINING)
 
 
 @pytest.fixture(scope="module")
 def refused(
-    clone: Clone, again: Ended, tmp_path_factory: pytest.TempPathFactory
+    forked: ForkedClone, again: Ended, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Ended, dict[str, Any]]:
     """Another model in the same home, judged by limits that none can meet; and what MLflow holds.
 
     The champion of before is judged beside it.
     """
-    strict = clone.copy(tmp_path_factory.mktemp("strict"))
+    strict = forked.copy(tmp_path_factory.mktemp("strict"))
     pipelines = strict.folder / "configs" / "pipelines"
     rewrite(pipelines / "training.yaml", seed=1)
     rewrite(pipelines / "gate.yaml", minimum_average_precision=1.0, minimum_share_caught=1.0)
@@ -218,14 +218,14 @@ def test_nothing_is_written_outside_the_home(clone: Clone, again: Ended) -> None
 
 
 def test_the_same_run_again_doubles_nothing(
-    clone: Clone, trained: Ended, again: Ended, inventory: dict[str, Any]
+    forked: ForkedClone, trained: Ended, again: Ended, inventory: dict[str, Any]
 ) -> None:
     assert again.code == 0, again.stderr
     for key in ("dataset_version", "release", "report", "scores", "baselines"):
         assert again.summary[key] == trained.summary[key]
     assert again.summary["model"]["version"] == 1
     assert again.summary["champion"] == trained.summary["scores"]
-    after = clone.inventory(Path(trained.home))
+    after = forked.inventory(Path(trained.home))
     assert len(after["mlflow"]["models"][MODEL]["versions"]) == 1
     releases = Path(trained.summary["release"]).parent
     assert sorted(path.name for path in releases.iterdir()) == [

@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from commands import FLEET, Clone, Ended, contents
+from commands import FLEET, Ended, ForkedClone, contents
 
 
 def test_one_of_two_runs_waits_and_nothing_doubles(
-    clone: Clone, trained: Ended, tmp_path: Path
+    forked: ForkedClone, trained: Ended, tmp_path: Path
 ) -> None:
     home = tmp_path / "home"
     words = ("--pipeline", "features", "--fleet", FLEET)
-    processes = [clone.start(home, *words) for _ in range(2)]
-    both = [clone.finish(process, home) for process in processes]
+    processes = [forked.start(home, *words) for _ in range(2)]
+    both = [forked.finish(process, home) for process in processes]
     assert [ended.code for ended in both] == [0, 0], [ended.stderr for ended in both]
 
     waited = ["is at work here; waiting for it" in ended.stderr for ended in both]
