@@ -70,12 +70,12 @@ def trained(clone: Clone, common: Path) -> Ended:
 
 
 @pytest.fixture(scope="session")
-def fresh(clone: Clone, common: Path) -> Ended:
+def fresh(forked: ForkedClone, common: Path) -> Ended:
     """The same in another home, from another folder and by paths as they are seen from there."""
     folder = common / "elsewhere"
     folder.mkdir(exist_ok=True)
-    seen = {"MILLWRIGHT_HOME": "home", "MILLWRIGHT_FLEETS": relpath(clone.fleets, folder)}
-    return _ran_once(clone, common / "fresh.json", folder / "home", cwd=folder, variables=seen)
+    seen = {"MILLWRIGHT_HOME": "home", "MILLWRIGHT_FLEETS": relpath(forked.fleets, folder)}
+    return _ran_once(forked, common / "fresh.json", folder / "home", cwd=folder, variables=seen)
 
 
 def _ran_once(clone: Clone, told: Path, home: Path, **more: Any) -> Ended:
@@ -101,10 +101,10 @@ def _copy_project(folder: Path) -> None:
         serving = yaml.safe_load(settings.read_text(encoding="utf-8"))["serving"]
         rewrite(
             settings,
-            search={"trials": 2, "seconds": 300, "rows": 30_000},
+            search={"trials": 2, "seconds": 300, "rows": 12_000},
             serving=serving | {"start": False},  # no test leaves a service behind
         )
-    rewrite(folder / "configs" / "pipelines" / "training.yaml", every="3h")
+    rewrite(folder / "configs" / "pipelines" / "training.yaml", every="3h", contribution_rows=500)
     author = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     git(folder, "init", "--quiet")
     git(folder, "add", "--all")

@@ -225,8 +225,8 @@ def test_a_summary_that_cannot_be_written_is_told_before_the_work(
     assert ended.cpu < AT_ONCE
 
 
-def test_a_fleet_without_data_says_how_to_name_it(plant: Clone, tmp_path: Path) -> None:
-    ended = plant.run(tmp_path / "home", "--pipeline", "training", "--fleet", "plant")
+def test_a_fleet_without_data_says_how_to_name_it(working: ForkedClone, tmp_path: Path) -> None:
+    ended = working.run(tmp_path / "home", "--pipeline", "training", "--fleet", "plant")
     assert ended.code == 2
     assert "nothing was ingested for fleet 'plant' yet" in ended.error
     assert "--data" in ended.error
