@@ -47,8 +47,10 @@ def findings(stack: StackFile | None, settings: Settings, state: State) -> list[
 
 def main(environment: str, told: str) -> None:
     """The work of the process: write what is found to the file `told`."""
+    from millwright import startup
     from millwright.settings import state
 
+    startup.import_quickly()
     where = state(environment)
     found: list[Finding] = []
     for work in (_components, _pipelines, _definitions):
