@@ -4,6 +4,12 @@ A script for a process of its own, as `inventory.py` is: the training sets of al
 fetched through Feast at the same cut-offs, and each online store is held against its offline store.
 """
 
+# ruff: noqa: E402 - how imports go is said before them
+from millwright import startup
+
+startup.import_quickly()
+startup.leave_feast_unchecked()
+
 import json
 import sys
 from typing import Any
@@ -11,14 +17,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from millwright import startup
-
-startup.leave_feast_unchecked()
-
-from millwright import feast_store, online  # noqa: E402
-from millwright.process import prepare  # noqa: E402
-from millwright.project import open_project  # noqa: E402
-from millwright.settings import state  # noqa: E402
+from millwright import feast_store, online
+from millwright.process import prepare
+from millwright.project import open_project
+from millwright.settings import state
 
 
 def training_set(environment: str, fleet: str, cutoffs: pd.DataFrame) -> pd.DataFrame:

@@ -53,14 +53,15 @@ def clone(common: Path) -> Clone:
 @pytest.fixture(scope="session")
 def forked(clone: Clone, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkedClone]:
     """The same copy of the project, its runs forked from a process that has the libraries."""
-    home = tmp_path_factory.mktemp("forking") / "home"
+    folder = tmp_path_factory.mktemp("forking")
+    home = folder / "home"
     constants = {
         **process_environment(State(home, "local")), "ZENML_LOGGING_VERBOSITY": "CRITICAL",
     }  # fmt: skip
     forks = Forks({**clone.environment(home), **constants})
     yield ForkedClone(clone.folder, clone.fleets, forks)
     forks.close()
-    assert not home.exists()  # what was imported keeps nothing there
+    assert [path for path in folder.rglob("*") if path.is_file()] == []  # imports keep nothing
 
 
 @pytest.fixture(scope="session")
