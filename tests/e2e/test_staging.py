@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,13 @@ import pytest
 from commands import FLEET, Clone, Ended, ForkedClone
 
 from millwright import active_stack
+from millwright.inference import table
+from millwright.serving.features import open_reader
+from millwright.serving.policy import Policy
+from millwright.serving.predictions import micros
+from millwright.serving.releases import Releases
+from millwright.serving.scoring import Question, Scoring
+from millwright.settings import State
 
 CANARY = "canary-4f1d9c"
 
@@ -95,6 +103,27 @@ def test_training_sets_are_equal_and_online_stores_hold_what_offline_stores_do(
     assert found["online"] == {"local": [], "staging": []}
     assert found["read"]["local"] == found["read"]["staging"]
     assert found["read"]["local"][1] > 20 * found["read"]["local"][0]
+
+
+def test_a_fleet_predicted_at_once_is_in_postgresql_as_the_service_answers_from_redis(
+    forked: ForkedClone, home: Path, staged: Ended
+) -> None:
+    as_of = datetime(2025, 5, 1, tzinfo=UTC)  # the end of the data
+    ended = forked.run(
+        home, "--stack", "staging", "--pipeline", "inference", "--fleet", FLEET,
+        "--as-of", as_of.isoformat(),
+    )  # fmt: skip
+    assert ended.code == 0, ended.stderr
+    state = State(home, "staging")
+    found = table.read(state, FLEET, as_of)
+    used = Releases("staging", FLEET, state.releases(FLEET), prove=lambda _: None)
+    used.refresh()
+    scoring = Scoring(used, open_reader(state, 5), Policy(), lambda _: None)
+    machines = found["machine_id"].to_pylist()
+    (answer,) = scoring.score([Question(machines, micros(as_of), dated=True)])
+    assert len(set(machines)) == len(machines) == 30
+    expected = [float(part.scored.probabilities[part.row]) for part in answer]
+    assert found["probability"].to_pylist() == pytest.approx(expected, abs=1e-9)
 
 
 def test_one_run_on_another_stack_does_not_change_the_active_one(
