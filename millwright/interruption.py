@@ -22,6 +22,14 @@ def end_at_once(last_words: Callable[[], None]) -> None:
     threading.Thread(target=_wait, args=(last_words,), name="interruption", daemon=True).start()
 
 
+def heed() -> None:
+    """Take both signals again in a process that one has started which waits for them itself.
+
+    It has inherited that they are blocked, and would never hear of them.
+    """
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
 def _wait(last_words: Callable[[], None]) -> None:
     number = signal.sigwait(SIGNALS)
     try:

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from millwright import interruption, startup, terminal
 from millwright import release as releases
-from millwright import startup, terminal
 from millwright.arguments import FLEET
 from millwright.errors import InputError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
@@ -38,7 +38,7 @@ def add_parser(verbs: Any) -> None:
     )
     serving.add_argument(
         "--supervise", action="store_true",
-        help="start it again whenever it ends, with another process standing by",
+        help="start it again whenever it ends",
     )  # fmt: skip
     serving.add_argument(
         "--background", action="store_true",
@@ -53,6 +53,7 @@ def add_parser(verbs: Any) -> None:
 
 
 def _serve(asked: argparse.Namespace) -> int:
+    interruption.heed()  # a deployment starts it, too
     settle()
     settings = load_settings(asked.stack)  # there must be such an environment
     where = state(asked.stack)

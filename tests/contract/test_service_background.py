@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import sys
 import threading
@@ -18,7 +19,7 @@ import psutil
 import pytest
 from service_plant import MACHINES, TELEMETRY, Plant, expected, new_plant
 
-from millwright import feast_store, release, revision, traffic
+from millwright import feast_store, interruption, release, revision, traffic
 from millwright.__main__ import main
 from millwright.doctor import predictions
 from millwright.doctor.findings import Patient
@@ -73,8 +74,12 @@ def plant(code: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plan
 
 @pytest.fixture
 def url(plant: Plant) -> str:
-    """The service, with two processes."""
-    found = background.ensure(plant.state, "plant", print)
+    """The service, with two processes, started as a run does it, which waits for signals itself."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, interruption.SIGNALS)
+    try:
+        found = background.ensure(plant.state, "plant", print)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     until(lambda: len(children(plant)) == 2)
     return found
 
@@ -140,6 +145,13 @@ def of(plant: Plant, version: int) -> float:
 
 def verb(*words: str, code: int = 0) -> None:
     assert main(["releases", *words, "--fleet", "plant", "--stack", "local"]) == code
+
+
+def test_what_a_run_has_started_can_be_ended_by_signals(plant: Plant, url: str) -> None:
+    for process in (supervisor(plant), *children(plant)):
+        status = Path(f"/proc/{process.pid}/status").read_text(encoding="utf-8")
+        (blocked,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigBlk"))
+        assert int(blocked, 16) == 0
 
 
 def test_two_who_want_the_service_have_the_same_one(plant: Plant) -> None:
