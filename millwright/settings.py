@@ -61,7 +61,7 @@ class Serving(Strict):
     missing: Literal["degrade", "refuse"] = "degrade"
     start: bool = True
     standby: bool = False
-    keep_days: int | None = Field(default=None, gt=0)
+    keep_days: int | None = Field(default=None, gt=0, le=36_500)
 
 
 class Settings(Strict):

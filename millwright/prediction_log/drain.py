@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 
 from millwright.errors import first_line
+from millwright.prediction_log import journal
 from millwright.prediction_log.intake import Intake, Parcel
 from millwright.prediction_log.journal import DAMAGED, REFUSED, Segment
 from millwright.prediction_log.sink import RefusedError, Sink
@@ -44,17 +45,36 @@ class Drain:
             self._take_all()
             if time.monotonic() - self._looked > LOOKING:
                 self.intake.adopt()
-                self._aside = {path: why for path, why in self._aside.items() if path.exists()}
+                self._look_aside()
                 self._looked = time.monotonic()
                 self._take_all()
-            self.sink.tidy()
         except Exception as err:  # whatever it is: the log must go on, and says what it was
-            self.failure = f"{type(err).__name__}: {first_line(err)}"
+            self.failure = _named(err)
             return False
+        else:
+            self.failure = self._tidied()
+            return True
         finally:
             self._busy_since = None
-        self.failure = None
-        return True
+
+    def _tidied(self) -> str | None:
+        """Why the sink cannot be put in order, which keeps no answer from it; None if it can."""
+        try:
+            self.sink.tidy()
+        except Exception as err:
+            return _named(err)
+        return None
+
+    def _look_aside(self) -> None:
+        """Take note of what was put aside, by whichever process, and is there still."""
+        self._aside = {
+            path: self._aside.get(
+                path,
+                f"{path} was put aside; rename it to {path.stem} to have it tried again, or "
+                "delete it",
+            )
+            for path in journal.aside(self.intake.journal.folder)
+        }
 
     def _take_all(self) -> None:
         for segment in self.intake.ready():
@@ -94,3 +114,7 @@ class Drain:
     def _attend(self, path: Path, why: str) -> None:
         """Have a file be a fault; others read what is replaced here as a whole."""
         self._aside = {**self._aside, path: why}
+
+
+def _named(err: Exception) -> str:
+    return f"{type(err).__name__}: {first_line(err)}"

@@ -50,11 +50,11 @@ class ParquetSink:
 
     def tidy(self) -> None:
         """Make few files of many, and delete what is too old."""
+        for files in (self.answers, self.outcomes, self.losses):
+            files.tidy(self._waiting)
         if self.keep:
             now = time.time_ns() // 1000
             self.answers.delete(until=now - self.keep // timedelta(microseconds=1))
-        for files in (self.answers, self.outcomes, self.losses):
-            files.tidy(self._waiting)
 
     def close(self) -> None:
         """Nothing is open."""

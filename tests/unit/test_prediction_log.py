@@ -333,9 +333,27 @@ def test_what_was_kept_apart_is_a_fault_until_somebody_has_dealt_with_it(
     assert log._drain.work()
     assert shelf.ids == ids(1)
     assert str(deleted) in str(log.status().fault)
+    started_anew = PredictionLog(tmp_path, shelf)
+    assert started_anew._drain.work()
+    assert f"rename it to {deleted.stem}" in str(started_anew.status().fault)
     deleted.unlink()
-    assert log._drain.work()
-    assert log.status().fault is None
+    for each in (log, started_anew):
+        assert each._drain.work()
+        assert each.status().fault is None
+
+
+def test_a_sink_that_cannot_be_put_in_order_takes_answers_all_the_same_and_says_so(
+    tmp_path: Path, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise PermissionError("permission denied for table predictions")
+
+    monkeypatch.setattr(shelf, "tidy", refuse)
+    log = PredictionLog(tmp_path, shelf)
+    log.append(scored(1))
+    assert log._drain.work()  # so that the next look comes as soon as ever
+    assert shelf.ids == ids(1)
+    assert "permission denied for table predictions" in str(log.status().fault)
 
 
 def test_a_segment_whose_file_was_deleted_reaches_the_sink_all_the_same(
