@@ -171,22 +171,23 @@ def _made_champion(
     instead_of: int | None = None,
 ) -> int:
     began, before = time.monotonic(), releases.champion(folder)
+    already = before is not None and before.name == f"v{version}"
     traffic.promote(folder, version, instead_of)
     in_use = _follow(where, asked.fleet, lambda said: _champion(said) == version)
     seconds = time.monotonic() - began
     was = before.name if before else "none"
     if in_use:
         terminal.say(f"the service answers by v{version} after {seconds:.1f} s; telling MLflow")
+    way_back = f"releases rollback --fleet {asked.fleet} --stack {where.environment}"
     terminal.show_table(
-        f"fleet {asked.fleet}: v{version} is the champion",
+        f"fleet {asked.fleet}: v{version} is the champion{' already' if already else ''}",
         {
             "before": was,
             "service": f"answers by it after {seconds:.1f} s"
             if in_use
             else "none runs here; one elsewhere follows the pointer by itself",
             "MLflow": _crowned(where, folder / f"v{version}"),
-            "back": f"python -m millwright releases rollback --fleet {asked.fleet} --stack "
-            f"{where.environment}",
+            **({} if already else {"back": f"python -m millwright {way_back}"}),
         },
     )
     _told(asked, where, folder)

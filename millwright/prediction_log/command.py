@@ -38,6 +38,7 @@ def _predictions(asked: argparse.Namespace) -> int:
     summary, joined = _summary(where, fleet, since, _name(asked.machine))
     if asked.csv:
         _write_csv(asked.csv, joined)
+        terminal.say(f"{asked.csv}: {len(joined):,} predictions")
     if asked.json:
         terminal.write_json(asked.json, summary)
     for path in summary["aside"]:
@@ -130,8 +131,8 @@ def _score(each: Mapping[str, Any]) -> str:
 
     open_ones = each["predictions"] - each["known"]
     return (
-        f"precision {share('precision')} of {each['alarms']:,} alarms, recall {share('recall')} of "
-        f"{each['failures']:,} before a failure; {open_ones:,} have no outcome yet"
+        f"of {each['alarms']:,} alarms with an outcome precision {share('precision')}, of "
+        f"{each['failures']:,} failures recall {share('recall')}; {open_ones:,} have no outcome yet"
     )
 
 

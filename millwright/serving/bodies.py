@@ -1,6 +1,7 @@
 """Reading the body of a request, within limits, into what was asked."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -61,6 +62,7 @@ async def _body(request: Request, most: int) -> bytes:
 def _refusal(err: ValidationError) -> HTTPException:
     """Every fault with its place, up to some; what was sent is not repeated."""
     faults = err.errors(include_url=False, include_input=False, include_context=False)
+    faults = [each for each in faults if not _follows(each, faults)]
     if faults[0]["type"] == "json_invalid":
         return HTTPException(400, f"the body is no JSON: {faults[0]['msg']}")
     told = [
@@ -69,6 +71,13 @@ def _refusal(err: ValidationError) -> HTTPException:
     ]
     more = [f"and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
     return HTTPException(422, "; ".join(told + more))
+
+
+def _follows(fault: ErrorDetails, faults: Sequence[ErrorDetails]) -> bool:
+    """Whether a list is too short only because what it has is not taken."""
+    place = fault["loc"]
+    within = (each["loc"] for each in faults if len(each["loc"]) > len(place))
+    return fault["type"] == "too_short" and any(each[: len(place)] == place for each in within)
 
 
 def said(fault: ErrorDetails) -> str:

@@ -65,13 +65,14 @@ class Metrics(Collector):
                 self.predictions[OUTCOMES[outcome], version, scored.role] += count
             self.probabilities.observe_all(version, known)
             moments = scored.as_of.tolist()
-            for view, events in zip(rows.views, rows.events.T.tolist(), strict=True):
+            for place in scored.loaded.plan.timed.tolist():  # what never grows old has no age
+                events = rows.events[:, place].tolist()
                 ages = [
                     (moment - event) / 1e6
                     for moment, event in zip(moments, events, strict=True)
                     if NEVER < event <= moment
                 ]
-                self.ages.observe_all(view, ages)
+                self.ages.observe_all(rows.views[place], ages)
 
     def text(self, routes: Routes | None, refused: str | None) -> bytes:
         """The exposition, with what is in use at this moment."""

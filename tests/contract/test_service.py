@@ -225,6 +225,10 @@ def test_what_cannot_be_asked_is_refused_with_its_place(
     assert told in found.json()["error"]
 
 
+def test_a_list_is_not_said_to_be_too_short_for_what_is_wrong_in_it(server: Server) -> None:
+    assert "at least" not in server.post({"machines": [1]}).json()["error"]
+
+
 def test_other_bodies_methods_and_paths_are_refused(server: Server) -> None:
     kind = {"content-type": "application/json; charset=utf-8"}
     whole = json.dumps({"machines": ["whole"]})

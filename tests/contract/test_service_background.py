@@ -209,7 +209,11 @@ def test_the_service_follows_the_verbs(
     assert json.loads(summary.read_text())["champion"] == 2
     assert ask(url) == (200, of(plant, 2))
     verb("rollback")
-    assert "v1 is the champion" in capsys.readouterr().out
+    assert "v1 is the champion\n" in (said := capsys.readouterr().out)
+    assert "releases rollback" in said
+    verb("promote", "v1")
+    assert "v1 is the champion already" in (said := capsys.readouterr().out)
+    assert "releases rollback" not in said
     assert ask(url) == (200, of(plant, 1))
     verb("split", "--canary", "v2=100", "--tag", "tried=2")
     assert ask(url) == (200, of(plant, 2))

@@ -57,8 +57,8 @@ def test_a_table_says_what_was_answered_and_how_much_came_true(
     assert capsys.readouterr().out.splitlines() == [
         "predictions of fleet simulated in environment local",
         "release 3, champion              6 predictions (1 degraded, 4 ok, 1 unknown), 4 alarms",
-        "outcomes of release 3, champion  precision 0.500 of 2 alarms, recall 0.500 of 2 before a "
-        "failure; 2 have no outcome yet",
+        "outcomes of release 3, champion  of 2 alarms with an outcome precision 0.500, "
+        "of 2 failures recall 0.500; 2 have no outcome yet",
         "horizon                          24h",
         "waiting                          2 in the journal on this machine",
         "lost                             3",

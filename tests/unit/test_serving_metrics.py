@@ -75,6 +75,7 @@ def test_probabilities_and_ages_are_those_of_what_was_answered_from(
         assert found["millwright_feature_age_seconds_count", ("view", view)] == len(ages)
         total = found["millwright_feature_age_seconds_sum", ("view", view)]
         assert total == pytest.approx(sum(ages) / 1e6)
+    assert ("millwright_feature_age_seconds_count", ("view", "attributes")) not in found
 
 
 def test_releases_in_use_and_refused_ones_are_told_as_they_are_at_the_moment(
