@@ -5,18 +5,19 @@ screens asks often, and the answer changes as fast as features do. It is no answ
 to anybody in particular, and so it is not in the prediction log.
 """
 
+import itertools
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from millwright.serving.answers import described, expected_cost
+from millwright.serving.plan import MistypedError
 from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.routes import Routes
 from millwright.serving.scoring import Part, Question, Scoring, in_use
@@ -89,12 +90,17 @@ class Fleet:
             (answer,) = self.scoring.score([Question(machines, as_of, dated=asked is not None)])
             return answer
 
-        parts = [
-            part
-            for machines in self._machines()
-            for some in self._passed_over.parts(machines, scored)
-            for part in some
-        ]
+        parts: list[Part] = []
+        odd: MistypedError | None = None
+        for machines in self._machines():
+            try:
+                parts += itertools.chain(*self._passed_over.parts(machines, scored))
+            except MistypedError as err:
+                odd = odd or err
+        if odd:
+            if not parts:
+                raise odd
+            self._passed_over.add(odd)
         counts = Counter(OUTCOMES[part.scored.outcomes[part.row]] for part in parts)
         known = [part for part in parts if not np.isnan(_probability(part))]
         known.sort(key=_probability, reverse=True)
@@ -116,7 +122,7 @@ class Fleet:
     def _machines(self) -> Iterator[list[str]]:
         champion = in_use(self.scoring.releases).champion
         every = self.scoring.reader.machines(champion.plan)
-        while some := list(islice(every, TOGETHER)):
+        while some := list(itertools.islice(every, TOGETHER)):
             yield some
 
 

@@ -51,11 +51,22 @@ def test_an_odd_machine_is_told_once_however_often_the_fleet_is_looked_at(
     assert len(caplog.records) == 1
 
 
-def test_where_not_one_machine_can_be_read_that_is_no_empty_fleet(
-    used: Any, caplog: pytest.LogCaptureFixture
+def test_machines_that_are_read_together_may_all_be_odd(
+    used: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(MistypedError, match="'heat' of view 'step' is of another type"):
-        fleet(used, dict.fromkeys("abcde", ODD)).overview(None)
+    monkeypatch.setattr(overview, "TOGETHER", 2)
+    machines = {f"m{place}": ODD if place in (0, 1, 6) else SOUND for place in range(7)}
+    assert fleet(used, machines).overview(None).told(9)["machines"] == 4
+    assert len(caplog.records) == 1
+
+
+def test_where_not_one_machine_can_be_read_that_is_no_empty_fleet(
+    used: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for together in (2, 500):
+        monkeypatch.setattr(overview, "TOGETHER", together)
+        with pytest.raises(MistypedError, match="'heat' of view 'step' is of another type"):
+            fleet(used, dict.fromkeys("abcde", ODD)).overview(None)
     assert not caplog.records
 
 
