@@ -10,5 +10,6 @@ from steps.inference import choose_release, keep_predictions, predict_machines, 
 def inference(fleet: str, version: int | None, as_of: str | None) -> None:
     """Predict by the champion or by the release of a version, as of a time or as of now."""
     release = choose_release(fleet, version)
-    predictions = predict_machines(fleet, release, as_of)
-    rank_machines(fleet, release, predictions, keep_predictions(fleet, predictions))
+    predictions, left_out = predict_machines(fleet, release, as_of)
+    kept = keep_predictions(fleet, predictions)
+    rank_machines(fleet, release, predictions, left_out, kept)

@@ -24,7 +24,7 @@ def choose_release(fleet: str, version: int | None) -> Annotated[str, "release"]
 @step(enable_cache=False)
 def predict_machines(
     fleet: str, release: str, as_of: str | None
-) -> Annotated[pd.DataFrame, "predictions"]:
+) -> tuple[Annotated[pd.DataFrame, "predictions"], Annotated[int, "left_out"]]:
     """Predict every machine, by the online store as of now and by the offline store of the past."""
 
     def features(cutoffs: pd.DataFrame, service: str) -> pa.Table:
@@ -33,8 +33,9 @@ def predict_machines(
 
     run = str(get_step_context().pipeline_run.id)
     with terminal.progress() as show:
-        found = batch.predict_fleet(opened(fleet), Path(release), as_of, run, features, show)
-    return found.to_pandas()
+        project = opened(fleet)
+        found, left_out = batch.predict_fleet(project, Path(release), as_of, run, features, show)
+    return found.to_pandas(), left_out
 
 
 @step(enable_cache=False)
@@ -45,10 +46,11 @@ def keep_predictions(fleet: str, predictions: pd.DataFrame) -> Annotated[str, "k
 
 @step(enable_cache=False)
 def rank_machines(
-    fleet: str, release: str, predictions: pd.DataFrame, kept: str
+    fleet: str, release: str, predictions: pd.DataFrame, left_out: int, kept: str
 ) -> tuple[Annotated[dict[str, Any], "inference"], Annotated[HTMLString, "work_list"]]:
     """Write the work list, the machines first that promise to save most."""
     project, rows = opened(fleet), table.of_frame(predictions)
-    work = work_list.WorkList(project.fleet, read_manifest(Path(release)), rows, load_inference())
+    manifest, decided = read_manifest(Path(release)), load_inference()
+    work = work_list.WorkList(project.fleet, manifest, rows, decided, left_out)
     summary = outcome.summarise(work, project, kept, work_list.write(work, project.state))
     return summary, HTMLString(work_list.page(work))

@@ -6,7 +6,8 @@ by the same functions as in the service, a machine gets here what it gets there.
 """
 
 import json
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,14 @@ from millwright.inference.table import PREDICTIONS
 from millwright.project import Project
 from millwright.release import Manifest, Release
 from millwright.serving.answers import expected_cost, reasons
-from millwright.serving.plan import Plan
+from millwright.serving.plan import MistypedError, Plan
 from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.routes import Loaded
 from millwright.serving.rows import NEVER, FeatureRows
 from millwright.serving.scoring import predicted
+from millwright.serving.unreadable import readable
+
+LOG = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 Columns = dict[str, Any]
@@ -67,7 +71,7 @@ def predict_fleet(
     run: str,
     features: Features,
     progress: Progress,
-) -> pa.Table:
+) -> tuple[pa.Table, int]:
     """The predictions of a project's machines by the release in `folder`, as `predict` gives them.
 
     They are as of a time in ISO form, with `features` from the offline store, or as of now.
@@ -88,23 +92,23 @@ def predict_fleet(
 
 def predict(
     release: Release, fleet: WholeFleet, decided: Inference, run: str, progress: Progress
-) -> pa.Table:
+) -> tuple[pa.Table, int]:
     """The predictions of a whole fleet by rank, a table of PREDICTIONS; `run` is whose they are.
+
+    With them comes how many machines were left out, for what the store has of them is no features.
 
     Raises:
         DataError: there is no machine.
+        MistypedError: not one of them can be read.
         MillwrightError: the features cannot be read.
     """
     loaded, machines = Loaded(release, ""), fleet.machines()
     parts: list[pa.Table] = []
     foremost = Foremost(decided.work_list)
-    for start in range(0, len(machines), fleet.together):
-        progress("machines", start, len(machines))
-        some = machines[start : start + fleet.together]
-        rows = fleet.rows(some)
+    for some, rows in _read(fleet, machines, progress):
         outcomes, matrix, probabilities = predicted(loaded, rows, fleet.policy)
         decisions = _decisions(probabilities, release.manifest)
-        foremost.add(start, decisions, matrix)
+        foremost.add(sum(map(len, parts)), decisions, matrix)
         told = {
             "machine_id": some,
             "status": [OUTCOMES[outcome] for outcome in outcomes],
@@ -112,7 +116,6 @@ def predict(
             **_ages(rows, loaded.plan, fleet),
         }
         parts.append(pa.table({name: pa.array(told[name], from_pandas=True) for name in told}))
-    progress("machines", len(machines), len(machines))
     same = {
         "as_of": fleet.as_of,
         "release": loaded.version,
@@ -121,8 +124,36 @@ def predict(
         "computed_at": datetime.now(UTC),
         "run": run,
     }
-    why = foremost.reasons(loaded, decided.reasons, len(machines))
-    return _by_rank(pa.concat_tables(parts).append_column("reasons", pa.array(why)), same)
+    found = pa.concat_tables(parts)
+    why = pa.array(foremost.reasons(loaded, decided.reasons, len(found)))
+    return _by_rank(found.append_column("reasons", why), same), len(machines) - len(found)
+
+
+def _read(
+    fleet: WholeFleet, machines: Sequence[str], progress: Progress
+) -> Iterator[tuple[Sequence[str], FeatureRows]]:
+    """The machines of a fleet with their features, some at a time, but for those that are odd.
+
+    Raises:
+        MistypedError: all of them are.
+    """
+    read, odd = 0, list[MistypedError]()
+    for start in range(0, len(machines), fleet.together):
+        progress("machines", start, len(machines))
+        some = machines[start : start + fleet.together]
+        parts, fault = readable(some, lambda those: (those, fleet.rows(those)))
+        read += sum(len(those) for those, _ in parts)
+        odd += [fault] if fault else []
+        yield from parts
+    progress("machines", len(machines), len(machines))
+    if not odd:
+        return
+    if not read:
+        raise odd[0]
+    LOG.warning(
+        "%d of %d machines are left out, for they cannot be read; of the first: %s",
+        len(machines) - read, len(machines), odd[0],
+    )  # fmt: skip
 
 
 class Foremost:

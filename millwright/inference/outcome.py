@@ -25,6 +25,7 @@ def summarise(work: WorkList, project: Project, kept: str, paths: Mapping[str, P
         "source": work.predictions["source"][0].as_py(),
         "release": str(release),
         "machines": len(work.predictions),
+        "left_out": work.left_out,
         "statuses": work.statuses,
         "alarms": len(work.alarms),
         "predictions": kept,
@@ -39,11 +40,13 @@ def summarise(work: WorkList, project: Project, kept: str, paths: Mapping[str, P
 def table(summary: Summary, project: Project) -> dict[str, str]:
     """The lines that a person reads at the end of the run."""
     work = summary["worklist"]
+    gone = summary["left_out"]
+    left_out = f"; {counted(gone, 'machine')} left out that cannot be read" if gone else ""
     saving = money(work["expected_saving"], project.fleet.costs.currency)
     return {
         "as of": f"{summary['as_of']}, from the {summary['source']} store",
         "release": summary["release"],
-        "machines": f"{summary['machines']:,}: {_counts(summary['statuses'])}",
+        "machines": f"{summary['machines']:,}: {_counts(summary['statuses'])}{left_out}",
         **({"refused": summary["reason"]} if summary["reason"] else {}),
         "alarms": f"{summary['alarms']:,}",
         "predictions": summary["predictions"],

@@ -43,6 +43,7 @@ class WorkList:
     manifest: Manifest
     predictions: pa.Table
     decided: Inference
+    left_out: int = 0  # machines that could not be read, and are not among the predictions
 
     @property
     def as_of(self) -> datetime:

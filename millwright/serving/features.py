@@ -80,7 +80,7 @@ def read(reader: OnlineReader, plan: Plan, machines: Sequence[str], as_of: Momen
         MillwrightError: the store does not answer, or holds features of other types.
     """
     cells, events = reader.cells(plan, machines)
-    return plan.rows(cells, events, as_of)
+    return plan.rows(machines, cells, events, as_of)
 
 
 def lacking(reader: OnlineReader, plan: Plan) -> str | None:

@@ -21,7 +21,7 @@ from millwright.serving.plan import MistypedError
 from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.routes import Routes
 from millwright.serving.scoring import Part, Question, Scoring, in_use
-from millwright.serving.unreadable import PassedOver
+from millwright.serving.unreadable import PassedOver, readable
 
 TOGETHER = 500  # machines that are read and scored at once
 KEPT = 30.0  # seconds for which an overview counts as new
@@ -93,10 +93,9 @@ class Fleet:
         parts: list[Part] = []
         odd: MistypedError | None = None
         for machines in self._machines():
-            try:
-                parts += itertools.chain(*self._passed_over.parts(machines, scored))
-            except MistypedError as err:
-                odd = odd or err
+            found, fault = readable(machines, scored)
+            parts += itertools.chain(*found)
+            odd = odd or fault
         if odd:
             if not parts:
                 raise odd

@@ -62,7 +62,9 @@ class Plan:
     def __hash__(self) -> int:
         return hash(self.names)
 
-    def rows(self, cells: Sequence[Cells], events: Moments, as_of: Moments) -> FeatureRows:
+    def rows(
+        self, machines: Sequence[str], cells: Sequence[Cells], events: Moments, as_of: Moments
+    ) -> FeatureRows:
         """What the cells of n machines are worth at `as_of`, shape (n,), microseconds since 1970.
 
         Raises:
@@ -70,14 +72,14 @@ class Plan:
         """
         found = states(events, self.lives, as_of)
         gone = found != PRESENT
-        numbers = self._numbers(cells)
+        numbers = self._numbers(machines, cells)
         if gone.any():
             numbers[gone[:, self._owners]] = np.nan
         texts: dict[str, NDArray[Any]] = {}
         for place, (view, name) in enumerate(self.texts, len(self.numbers)):
             told = [
-                None if nothing else self._text(row[place], name)
-                for row, nothing in zip(cells, gone[:, view], strict=True)
+                None if nothing else self._text(machine, row[place], name)
+                for machine, row, nothing in zip(machines, cells, gone[:, view], strict=True)
             ]
             texts[name] = np.array([*told, None], dtype=object)[:-1]
         return FeatureRows(Block(numbers, self.places, texts), events, found, self.names)
@@ -90,38 +92,38 @@ class Plan:
         """The cells and the event times of a machine of which nothing is known."""
         return [None] * len(self.features), [NEVER] * len(self.views)
 
-    def _numbers(self, cells: Sequence[Cells]) -> NDArray[np.float32]:
+    def _numbers(self, machines: Sequence[str], cells: Sequence[Cells]) -> NDArray[np.float32]:
         width = len(self.numbers)
         try:
             content = b"".join([cell or _NULL for row in cells for cell in row[:width]])
         except TypeError:  # SQLite keeps what it is given
-            raise self._mistyped(cells) from None
+            raise self._mistyped(machines, cells) from None
         if len(content) != len(cells) * width * _NUMBER.itemsize:
-            raise self._mistyped(cells)
+            raise self._mistyped(machines, cells)
         numbers = np.frombuffer(content, _NUMBER).reshape(len(cells), width)
         if (numbers["tag"] != online_layout.FLOAT).any():
-            raise self._mistyped(cells)
+            raise self._mistyped(machines, cells)
         return numbers["value"].astype(np.float32)
 
-    def _mistyped(self, cells: Sequence[Cells]) -> MistypedError:
-        for row in cells:
+    def _mistyped(self, machines: Sequence[str], cells: Sequence[Cells]) -> MistypedError:
+        for machine, row in zip(machines, cells, strict=True):
             for (view, name), cell in zip(self.numbers, row, strict=False):
                 if cell and not _is_number(cell):
-                    return self._refusal(view, name)
+                    return self._refusal(machine, view, name)
         return MistypedError("the online store has what is no feature; publish and fill it again")
 
-    def _text(self, cell: bytes | None, name: str) -> str | None:
+    def _text(self, machine: str, cell: bytes | None, name: str) -> str | None:
         try:
             return online_layout.text(cell or b"")
         except (ValueError, IndexError, TypeError):
             view = next(view for view, text in self.texts if text == name)
-            raise self._refusal(view, name) from None
+            raise self._refusal(machine, view, name) from None
 
-    def _refusal(self, view: int, name: str) -> MistypedError:
+    def _refusal(self, machine: str, view: int, name: str) -> MistypedError:
         return MistypedError(
             f"'{name}' of view '{self.names[view]}' is of another type in the online store than "
-            "the release needs; publish the views of the release and materialize them again, or "
-            "train again"
+            f"the release needs, such as that of machine {machine!r}; publish the views of the "
+            "release and materialize them again, or train again"
         )
 
 

@@ -14,7 +14,7 @@ from millwright.endpoints import without_password
 from millwright.errors import MillwrightError
 from millwright.serving.plan import Cells, MistypedError, Plan
 from millwright.serving.rows import NEVER, Moments
-from millwright.serving.unreadable import ODD, PassedOver, unreadable
+from millwright.serving.unreadable import ODD, PassedOver, readable, unreadable
 from millwright.stores.online_layout import KeyMaker, microseconds, redis_field, redis_time
 from millwright.stores.online_redis_server import answering, nodes_and_options
 
@@ -75,10 +75,10 @@ class RedisReader:
             return list(itertools.compress(machines, (events != NEVER).any(axis=1).tolist()))
 
         while some := list(itertools.islice(there, AT_ONCE)):
-            try:
-                yield from itertools.chain(*self._passed_over.parts(some, known))
-            except MistypedError as err:
-                self._passed_over.add(err)
+            found, odd = readable(some, known)
+            yield from itertools.chain(*found)
+            if odd:
+                self._passed_over.add(odd)
 
     def _machines(self) -> Iterator[str]:
         """Every machine of the project, whichever views its rows are of: a key has them all."""

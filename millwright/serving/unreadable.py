@@ -23,6 +23,24 @@ def unreadable(machine: str, err: BaseException | str) -> MistypedError:
     )
 
 
+def readable(
+    machines: Sequence[str], read: Callable[[Sequence[str]], Found]
+) -> tuple[list[Found], MistypedError | None]:
+    """What `read` makes of machines: of all of them at once, or in parts without the odd ones.
+
+    With it comes why the first of those cannot be read, or None where there is none.
+    """
+    half = len(machines) // 2
+    try:
+        return [read(machines)], None
+    except MistypedError as err:
+        if not half:
+            return [], err
+    found, odd = readable(machines[:half], read)
+    others, another = readable(machines[half:], read)
+    return found + others, odd or another
+
+
 class PassedOver:
     """What a look at many machines leaves out; the first is told, for such looks are frequent."""
 
@@ -41,21 +59,9 @@ class PassedOver:
         Raises:
             MistypedError: not one of them can be read.
         """
-        half = len(machines) // 2
-        try:
-            return [read(machines)]
-        except MistypedError:
-            if not half:
-                raise
-        found: list[Found] = []
-        odd: list[MistypedError] = []
-        for some in (machines[:half], machines[half:]):
-            try:
-                found += self.parts(some, read)
-            except MistypedError as err:
-                odd.append(err)
-        if not found:
-            raise odd[0]
-        for each in odd:
-            self.add(each)
+        found, odd = readable(machines, read)
+        if odd:
+            if not found:
+                raise odd
+            self.add(odd)
         return found

@@ -65,7 +65,8 @@ def test_every_machine_gets_what_the_service_answers(
     fleet = the_fleet(filled, stale)
     fleet.together = 4
     made = release.load(filled.releases / "v1")
-    found = batch.predict(made, fleet, Inference(), "run-1", lambda *_: None)
+    found, left_out = batch.predict(made, fleet, Inference(), "run-1", lambda *_: None)
+    assert not left_out
     assert set(found["as_of"].to_pylist()) == {last_step(filled.fleet, NOW)}
 
     used = Releases("local", "plant", filled.releases, filled.releases / "v1", lambda _: None)

@@ -18,7 +18,7 @@ from millwright.inference.settings import Inference
 from millwright.inference.table import PREDICTIONS, of_frame, stamp
 from millwright.release import Release
 from millwright.serving.answers import expected_cost, reasons
-from millwright.serving.plan import Plan
+from millwright.serving.plan import MistypedError, Plan
 from millwright.serving.policy import Policy, judged
 from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.routes import Loaded
@@ -40,12 +40,15 @@ class Plant:
         self.plan, self.together, self.source = Plan(release.manifest.views), together, source
         chance = np.random.default_rng(5)
         self.values = chance.standard_normal((len(MACHINES), len(self.plan.numbers)), np.float32)
+        self.odd: Sequence[str] = ()
         self.values[7] = self.values[3]  # of equal machines the first by name comes first
 
     def machines(self) -> list[str]:
         return MACHINES
 
     def rows(self, machines: Sequence[str]) -> FeatureRows:
+        if odd := [machine for machine in machines if machine in self.odd]:
+            raise MistypedError(f"what there is of {odd[0]} is no row")
         places = [MACHINES.index(machine) for machine in machines]
         states = np.full((len(places), len(self.plan.names)), PRESENT, np.int8)
         events = np.full(states.shape, micros(AS_OF) - HOUR)
@@ -68,7 +71,9 @@ def release() -> Release:
 
 def predicted(plant: Plant, release: Release, most: int = 4) -> pa.Table:
     decided = Inference(work_list=most, reasons=2)
-    return batch.predict(release, plant, decided, "run-1", lambda *_: None)
+    found, left_out = batch.predict(release, plant, decided, "run-1", lambda *_: None)
+    assert left_out == len(plant.odd)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +124,29 @@ def test_however_few_machines_are_read_at_once_the_table_is_the_same(
     for together in (1, 7):
         again = predicted(Plant(release, together), release)
         assert again.drop(["computed_at"]).equals(found.drop(["computed_at"]))
+
+
+def test_machines_that_cannot_be_read_are_left_out_and_the_others_stay_as_they_are(
+    release: Release, caplog: pytest.LogCaptureFixture
+) -> None:
+    every = predicted(Plant(release), release, most=40).to_pylist()
+    expected = {row["machine_id"]: {**row, "rank": 0, "computed_at": 0} for row in every}
+    for together in (1, 7, 1000):
+        plant = Plant(release, together)
+        plant.odd = ["m03", "m14", "m15"]
+        found = predicted(plant, release, most=40).to_pylist()
+        assert len(found) == len(MACHINES) - 3
+        for row in found:
+            assert {**row, "rank": 0, "computed_at": 0} == expected[row["machine_id"]]
+    told = "3 of 40 machines are left out, for they cannot be read; of the first: what there is"
+    assert [each.getMessage() for each in caplog.records] == [f"{told} of m03 is no row"] * 3
+
+
+def test_a_fleet_of_which_nothing_can_be_read_is_not_predicted(release: Release) -> None:
+    plant = Plant(release, 7)
+    plant.odd = MACHINES
+    with pytest.raises(MistypedError, match="what there is of m00 is no row"):
+        predicted(plant, release)
 
 
 def test_those_on_the_work_list_have_the_reasons_that_the_service_gives(

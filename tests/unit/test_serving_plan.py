@@ -59,7 +59,7 @@ def test_what_is_stale_missing_or_of_the_future_is_null_and_the_rest_is_not() ->
 def test_a_cell_that_is_empty_or_absent_is_null_and_its_view_is_present() -> None:
     cells = [[cell(None), None, cell(0.0), cell(-0.0), None]]
     events = np.full((1, 3), NOW, np.int64)
-    rows = PLAN.rows(cells, events, np.array([NOW]))
+    rows = PLAN.rows(["a"], cells, events, np.array([NOW]))
     assert np.isnan(rows.columns["heat"]).all()
     assert np.isnan(rows.columns["noise"]).all()
     assert rows.columns["heat_mean"].tolist() == [0]
@@ -92,9 +92,9 @@ def test_a_cell_of_another_type_is_named_with_its_view(place: int, name: str, va
     cells: list[list[bytes | None]] = [[cell(1.0)] * 4 + [cell("m1")] for _ in range(3)]
     cells[1][place] = value.SerializeToString()
     view = next(view["name"] for view in VIEWS if name in view["features"])
-    told = f"'{name}' of view '{view}' is of another type in the online store .*train again"
+    told = f"'{name}' of view '{view}' is of another type in .* machine 'b'; .*train again"
     with pytest.raises(MillwrightError, match=told):
-        PLAN.rows(cells, np.full((3, 3), NOW, np.int64), np.full(3, NOW, np.int64))
+        PLAN.rows("abc", cells, np.full((3, 3), NOW, np.int64), np.full(3, NOW, np.int64))
 
 
 def test_a_cell_of_another_length_is_found_even_where_the_sum_is_right() -> None:
@@ -102,13 +102,13 @@ def test_a_cell_of_another_length_is_found_even_where_the_sum_is_right() -> None
     assert sum(map(len, odd)) == 10
     cells: list[list[bytes | None]] = [[*odd, cell(1.0), cell(1.0), cell("m1")]]
     with pytest.raises(MillwrightError, match="'heat' of view 'step' is of another type"):
-        PLAN.rows(cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
+        PLAN.rows(["a"], cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
 
 
 def test_a_text_that_was_cut_off_is_named() -> None:
     cells: list[list[bytes | None]] = [[cell(1.0)] * 4 + [b"\x12"]]
-    with pytest.raises(MillwrightError, match="'model' of view 'attributes'"):
-        PLAN.rows(cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
+    with pytest.raises(MillwrightError, match=r"'model' of view 'attributes' .* machine 'a'"):
+        PLAN.rows(["a"], cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
 
 
 @pytest.mark.parametrize("place", [0, 4])
@@ -118,7 +118,7 @@ def test_a_cell_that_is_no_bytes_is_named(place: int, odd: Any) -> None:
     cells: list[list[Any]] = [[cell(1.0)] * 4 + [cell("m1")]]
     cells[0][place] = odd
     with pytest.raises(MistypedError, match="'model'" if place else "'heat' of view 'step'"):
-        PLAN.rows(cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
+        PLAN.rows(["a"], cells, np.full((1, 3), NOW, np.int64), np.array([NOW]))
 
 
 def test_a_machine_of_which_nothing_is_known_has_a_place_for_everything() -> None:

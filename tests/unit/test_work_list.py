@@ -19,10 +19,10 @@ from millwright.settings import State, load_settings
 QUIET = row("calm", 9, alarm=False, probability=0.01, expected_saving=-300.0, reasons=None)
 
 
-def work(*rows: dict[str, Any], most: int = 50, **changes: Any) -> WorkList:
+def work(*rows: dict[str, Any], most: int = 50, left_out: int = 0, **changes: Any) -> WorkList:
     fleet = FLEET.model_copy(update=changes)
     decided = Inference(work_list=most, reasons=3)
-    return WorkList(fleet, inferred.manifest(), inferred.table(*rows), decided)
+    return WorkList(fleet, inferred.manifest(), inferred.table(*rows), decided, left_out)
 
 
 def cells(made: WorkList, folder: Path) -> list[dict[str, str]]:
@@ -178,7 +178,7 @@ def test_machines_and_people_are_told_what_came_out(tmp_path: Path) -> None:
     assert found == {
         "status": "done", "reason": "", "as_of": AS_OF.isoformat(), "source": "online",
         "release": str(tmp_path / "local/simulated/releases/v3"), "machines": 2,
-        "statuses": {"ok": 2}, "alarms": 1, "predictions": "there",
+        "left_out": 0, "statuses": {"ok": 2}, "alarms": 1, "predictions": "there",
         "worklist": {
             "machines": 1, "expected_saving": 7750.0,
             "csv": str(paths["csv"]), "html": str(paths["html"]),
@@ -187,6 +187,15 @@ def test_machines_and_people_are_told_what_came_out(tmp_path: Path) -> None:
     told = outcome.table(found | {"seconds": 1.5, "peak_memory_mb": 500}, project(tmp_path))
     assert told["machines"] == "2: 2 ok"
     assert told["work list"].startswith("1 machine, EUR 7,750 expected to be saved\n")
+
+
+def test_machines_that_cannot_be_read_are_told_of_everywhere(tmp_path: Path) -> None:
+    made = work(row("7", 1), left_out=2)
+    assert "Nothing is said of 2 more machines</b>" in work_list.page(made)
+    found = outcome.summarise(made, project(tmp_path), "there", {"csv": tmp_path, "html": tmp_path})
+    assert (found["machines"], found["left_out"]) == (1, 2)
+    told = outcome.table(found | {"seconds": 1.5, "peak_memory_mb": 500}, project(tmp_path))
+    assert told["machines"] == "1: 1 ok; 2 machines left out that cannot be read"
 
 
 def test_the_order_of_a_table_makes_no_difference() -> None:
