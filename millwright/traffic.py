@@ -187,15 +187,27 @@ def former(folder: Path) -> int:
     Raises:
         InputError: there was none.
     """
-    present = releases.champion(folder)
-    for version, _ in reversed(_answered(folder, present)):
-        name = f"v{version}"
-        if (present is None or name != present.name) and (folder / name).is_dir():
-            return version
+    for version in formers(folder):
+        return version
     raise InputError(
         f"{folder} has had no other champion to roll back to; choose one: python -m millwright "
         "releases list, and releases promote"
     )
+
+
+def formers(folder: Path) -> list[int]:
+    """The champions before the present one whose releases are there, each once, the latest first.
+
+    Raises:
+        ReleaseError: the log or the pointer cannot be read.
+    """
+    present = releases.champion(folder)
+    found = dict.fromkeys(version for version, _ in reversed(_answered(folder, present)))
+    return [
+        version
+        for version in found
+        if (present is None or f"v{version}" != present.name) and (folder / f"v{version}").is_dir()
+    ]
 
 
 def champions(folder: Path) -> list[tuple[int, str]]:

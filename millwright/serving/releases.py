@@ -2,7 +2,8 @@
 
 Whoever answers takes `routes` once and so answers from exactly one set of releases. It is only ever
 replaced by another whose releases were all checked, proved in a process of their own, and loaded;
-one that cannot be is refused, and what was in use stays.
+one that cannot be is refused, and what was in use stays. A process that begins with a champion that
+is refused takes the one of before, as those do that have it still.
 """
 
 import logging
@@ -23,6 +24,7 @@ from millwright.traffic import Traffic
 
 LOG = logging.getLogger(__name__)
 KEPT = 4  # releases that were in use and stay loaded, so that to go back takes no time
+FORMERS = 3  # champions of before that are tried where the present one cannot be used
 AGAIN = 60.0  # seconds after which a release that was refused, and stays as it is, is tried again
 
 
@@ -138,13 +140,27 @@ class Releases:
 
     def _champion(self, faults: list[str]) -> Loaded:
         """The champion, or the one of before as long as it cannot be used."""
+        folder = self.pinned
         try:
-            return self._loaded(self.pinned or self._named())
+            folder = folder or self._named()
+            return self._loaded(folder)
         except ReleaseError as err:
-            if self.routes is None:
-                raise
             faults.append(str(err))
-            return self.routes.champion
+            before = self.routes.champion if self.routes else None
+            before = before or (self._former(faults) if folder and not self.pinned else None)
+            if before is None:
+                raise
+            return before
+
+    def _former(self, faults: list[str]) -> Loaded | None:
+        """For a process that begins with a champion that cannot be used: the last one that can."""
+        try:
+            former = traffic.formers(self.folder)[:FORMERS]
+        except ReleaseError as err:
+            faults.append(str(err))
+            return None
+        found = (self._usable(self.folder / f"v{version}", faults) for version in former)
+        return next((each for each in found if each), None)
 
     def _named(self) -> Path:
         folder = releases.champion(self.folder)

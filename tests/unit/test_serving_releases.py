@@ -153,6 +153,51 @@ def test_a_broken_champion_is_refused_told_once_and_the_old_one_stays(
     assert (current.refused, used(current)) == (None, [("champion", 2)])
 
 
+def test_a_process_that_begins_with_a_broken_champion_answers_by_the_last_that_is_sound(
+    folder: Path, proving: Proving
+) -> None:
+    for version in (3, 4, 2, 5):
+        traffic.promote(folder, version)
+    model = spoil(folder / "v5" / MODEL)
+    proving.refused = {"v2"}
+    begun = Releases("local", "plant", folder, prove=proving)
+    for _ in range(2):
+        begun.refresh()
+        assert used(begun) == [("champion", 4)]
+        assert f"{folder / 'v5'} was changed after it was written" in str(begun.refused)
+    assert proving.proved == {"v2": 1, "v4": 1}
+    (folder / "v5" / MODEL).write_bytes(model)
+    begun.refresh()
+    assert (begun.refused, used(begun)) == (None, [("champion", 5)])
+
+
+def test_no_former_champion_takes_the_place_of_one_that_is_pinned_or_not_named(
+    folder: Path, proving: Proving
+) -> None:
+    traffic.promote(folder, 2)
+    traffic.promote(folder, 3)
+    proving.refused = {"v3"}
+    pinned = Releases("local", "plant", folder, pinned=folder / "v3", prove=proving)
+    pinned.refresh()
+    assert (pinned.routes, pinned.refused) == (None, "v3 cannot be proved")
+    (folder / POINTER).unlink()
+    begun = Releases("local", "plant", folder, prove=proving)
+    begun.refresh()
+    assert begun.routes is None
+    assert "has no champion" in str(begun.refused)
+
+
+def test_a_log_of_champions_that_cannot_be_read_is_told_with_the_champion_that_is_refused(
+    folder: Path, proving: Proving
+) -> None:
+    (folder / traffic.LOG).mkdir()
+    proving.refused = {"v1"}
+    begun = Releases("local", "plant", folder, prove=proving)
+    begun.refresh()
+    assert begun.routes is None
+    assert str(begun.refused).startswith("v1 cannot be proved")
+
+
 def test_a_release_that_is_refused_is_tried_again_after_a_while_and_not_before(
     folder: Path, current: Releases, proving: Proving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
