@@ -103,7 +103,7 @@ def read(folder: Path) -> Traffic:
         return Traffic()
     except (OSError, ValidationError) as err:
         raise ReleaseError(
-            f"{path} cannot be understood; write it anew: python -m millwright releases split"
+            f"{path} cannot be understood; write it anew: {_command(folder, 'split')}"
         ) from err
 
 
@@ -190,8 +190,8 @@ def former(folder: Path) -> int:
     for version in formers(folder):
         return version
     raise InputError(
-        f"{folder} has had no other champion to roll back to; choose one: python -m millwright "
-        "releases list, and releases promote"
+        f"{folder} has had no other champion to roll back to; choose one: "
+        f"{_command(folder, 'list')}, and promote it: {_command(folder, 'promote VERSION')}"
     )
 
 
@@ -252,6 +252,12 @@ def as_json(traffic: Traffic) -> dict[str, object]:
     """For `--json` and for the service's own description."""
     described: dict[str, object] = json.loads(traffic.model_dump_json())
     return described
+
+
+def _command(folder: Path, action: str) -> str:
+    """What does something with the releases in `folder`, wherever it is typed in."""
+    fleet, environment = folder.parent.name, folder.parent.parent.name
+    return f"python -m millwright releases {action} --fleet {fleet} --stack {environment}"
 
 
 @contextmanager

@@ -31,13 +31,17 @@ EVERYTHING = Traffic(
 )
 
 
+OPTIONS = "--fleet plant --stack staging"
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Four releases, of which the first is the champion."""
+    found = tmp_path / "staging" / "plant" / "releases"
     for version in range(1, 5):
-        (tmp_path / f"v{version}").mkdir()
-    promote(tmp_path, 1)
-    return tmp_path
+        (found / f"v{version}").mkdir(parents=True)
+    promote(found, 1)
+    return found
 
 
 def champion(folder: Path) -> str:
@@ -143,7 +147,7 @@ def test_a_release_that_is_not_there_gets_no_traffic(folder: Path, split: Traffi
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"canary": 3}', b'{"more": 1}'])
 def test_a_spoilt_file_is_named_with_the_way_out(folder: Path, content: bytes) -> None:
     (folder / TRAFFIC).write_bytes(content)
-    told = f"{folder / TRAFFIC} cannot be understood; .*millwright releases split"
+    told = f"{folder / TRAFFIC} cannot be understood; .*millwright releases split {OPTIONS}$"
     with pytest.raises(ReleaseError, match=told):
         read(folder)
     write(folder, EVERYTHING)
@@ -205,7 +209,8 @@ def test_traffic_that_is_spoilt_promotes_nothing(folder: Path) -> None:
 
 
 def test_the_former_champion_is_the_one_before(folder: Path) -> None:
-    with pytest.raises(InputError, match=r"has had no other champion .*millwright releases list"):
+    told = rf"has had no other champion .* releases list {OPTIONS}, .* promote VERSION {OPTIONS}$"
+    with pytest.raises(InputError, match=told):
         former(folder)
     for version in (2, 3):
         promote(folder, version)
