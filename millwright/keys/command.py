@@ -67,7 +67,9 @@ def _add_key(asked: argparse.Namespace) -> int:
             "does not expire"
         )
     life = timedelta(days=asked.expires) if asked.expires else None
-    return _made(asked, lambda book, now: book.added(asked.name, asked.role, now, life))
+    return _made(
+        asked, _place(asked), lambda book, now: book.added(asked.name, asked.role, now, life)
+    )
 
 
 def _rotate(asked: argparse.Namespace) -> int:
@@ -76,11 +78,11 @@ def _rotate(asked: argparse.Namespace) -> int:
             f"--grace is {asked.grace}, and must be 0 to {MOST_GRACE} minutes, which are a day"
         )
     grace = timedelta(minutes=asked.grace)
-    return _made(asked, lambda book, now: book.rotated(asked.name, now, grace))
+    return _made(asked, _known(asked), lambda book, now: book.rotated(asked.name, now, grace))
 
 
 def _revoke(asked: argparse.Namespace) -> int:
-    path = _place(asked)
+    path = _known(asked)
     with file.changing(path, terminal.say) as write:
         book = file.there(path)
         left = book.revoked(asked.name, datetime.now(UTC))
@@ -100,10 +102,11 @@ def _list(asked: argparse.Namespace) -> int:
 
 
 def _made(
-    asked: argparse.Namespace, change: Callable[[Book, datetime], tuple[Book, Key, str]]
+    asked: argparse.Namespace,
+    path: Path,
+    change: Callable[[Book, datetime], tuple[Book, Key, str]],
 ) -> int:
     """Keep a new key, and show it once it is kept."""
-    path = _place(asked)
     with file.changing(path, terminal.say) as write:
         book, key, shown = change(file.there(path), datetime.now(UTC))
         write(book)
@@ -126,6 +129,15 @@ def _place(asked: argparse.Namespace) -> Path:
     settle()
     load_settings(asked.stack)  # there must be such an environment
     return file.place(state(asked.stack))
+
+
+def _known(asked: argparse.Namespace) -> Path:
+    """The same, where there is a key of that name: else no lock may tell that there were keys."""
+    path = _place(asked)
+    book = file.there(path)
+    if asked.name not in book.names():
+        book.named(asked.name)  # says what there is
+    return path
 
 
 def _report(asked: argparse.Namespace, book: Book) -> int:

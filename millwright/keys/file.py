@@ -34,6 +34,11 @@ def place(state: State) -> Path:
     return Path(named).absolute() if named else state.keys
 
 
+def lock(path: Path) -> Path:
+    """What is held by who changes the keys; it stays, and so tells that there were some."""
+    return path.with_suffix(".lock")
+
+
 def signature(path: Path) -> Signature:
     """What differs as soon as the file at `path` was written, replaced or given other rights.
 
@@ -105,7 +110,7 @@ def changing(path: Path, say: Callable[[str], None]) -> Iterator[Callable[[Book]
                 f"cannot write to {path.parent}; keys of a mounted Secret are changed where the "
                 f"Secret is made, with {VARIABLE} naming the file there"
             )
-        with held(path.with_suffix(".lock"), say, PATIENCE):
+        with held(lock(path), say, PATIENCE):
             yield lambda book: write_private(path, book.model_dump_json(indent=1) + "\n")
     except OSError as err:
         raise ConfigurationError(

@@ -84,7 +84,7 @@ def _serve(asked: argparse.Namespace) -> int:
     with listening:
         _configure_log()
         ring = key_ring(where)
-        check_exposure(listening.getsockname()[0], ring)
+        check_exposure(listening.getsockname()[0], ring, again=post is not None)
         reader = open_reader(where, settings.serving.store_timeout_ms / 1000)
         with Prover(pinned or _champion(where, fleet)) as prove:
             startup.import_xgboost_alone()  # now, for no prediction is to wait for it

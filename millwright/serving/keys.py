@@ -3,7 +3,7 @@
 A door is `open` where there never was a file of keys: whoever is on this machine may do everything.
 From the first file on it is `guarded`, and nothing opens it again: a file that cannot be understood
 leaves the keys that were good before it, and one that is gone leaves the door `closed` to all until
-it is back.
+it is back. A process that begins then knows of it by the lock beside the file, which stays.
 """
 
 import hmac
@@ -64,7 +64,7 @@ class KeyRing:
 
     def __init__(self, path: Path, *, named: bool = False) -> None:
         self.path = path
-        self.now = Keys("open")
+        self.now = Keys("closed" if os.access(file.lock(path), os.F_OK) else "open")
         self.fault: str | None = None
         self._named = named
         self._signature: file.Signature | None = None
@@ -111,9 +111,11 @@ class KeyRing:
     def _miss(self) -> None:
         if self._named or self.now.door != "open":
             self.now = Keys("closed")
+            lock = file.lock(self.path)
             self._report(
                 f"{self.path} is not there, and nobody is answered until it is; put it back, or "
                 f"make a key: {WAY_OUT}"
+                + ("" if self._named else f"; to do without keys, remove {lock} and start again")
             )
 
     def _keep(self, fault: str) -> None:
@@ -131,14 +133,20 @@ def key_ring(state: State) -> KeyRing:
     return KeyRing(file.place(state), named=bool(os.environ.get(file.VARIABLE)))
 
 
-def check_exposure(address: str, ring: KeyRing) -> None:
+def check_exposure(address: str, ring: KeyRing, *, again: bool = False) -> None:
     """See to it that a service which others can reach asks for keys.
 
-    `address` is what the socket listens on, such as 127.0.0.1 or `::`.
+    `address` is what the socket listens on, such as 127.0.0.1 or `::`. A process that begins
+    `again`, in place of one that answered, does so whatever became of the keys: until there are
+    some it refuses everybody, where clients would wait for nothing otherwise.
 
     Raises:
         ConfigurationError: it would answer everybody, or nobody.
     """
+    if again and ring.now.door != "open":
+        if ring.fault:
+            LOG.error("%s", ring.fault)
+        return
     if ring.fault:
         raise ConfigurationError(f"the service cannot tell who may ask it: {ring.fault}")
     if not is_here(address) and not ring.usable():

@@ -345,6 +345,7 @@ def test_what_cannot_be_done_to_keys_is_told_in_one_line_and_changes_nothing(
     assert said.startswith(f"error: {told}")
     assert "\n" not in said
     assert not file.place(home).exists()
+    assert not file.lock(file.place(home)).exists()  # which would tell that there were keys
 
 
 def test_two_who_change_keys_at_once_both_have_theirs(home: State) -> None:

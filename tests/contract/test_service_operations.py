@@ -27,6 +27,7 @@ from starlette.applications import Starlette
 
 from millwright import feast_store, release, traffic
 from millwright.__main__ import main
+from millwright.keys.file import lock
 from millwright.prediction_log import opening
 from millwright.release import MODEL, ServedView
 from millwright.serving.keys import KeyRing
@@ -307,6 +308,7 @@ def test_a_service_whose_keys_are_gone_is_not_ready(
         return said
 
     said = asking(app, story)
+    lock(plant.state.keys).unlink()
     assert said.json()["reason"] == "keys cannot be checked now; the log says why"
     assert said.headers["retry-after"] == "1"
 
@@ -455,6 +457,7 @@ def test_each_key_may_do_what_its_role_says_and_the_log_has_its_name(
         found = asking(app_of(plant), story)
     finally:
         plant.state.keys.unlink()
+        lock(plant.state.keys).unlink()
     assert found == {
         None: [401] * 6,
         "predict": [200, 200, 200, 403, 403, 403],

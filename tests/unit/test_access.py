@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from millwright.errors import ConfigurationError
+from millwright.keys import file
 from millwright.keys.book import Book
 from millwright.keys.key import Role
 from millwright.serving import keys as following
@@ -161,6 +162,28 @@ def test_a_file_that_is_gone_closes_the_door_until_it_is_back(path: Path) -> Non
     assert (ring.now.door, ring.fault, found(ring, shown)) == ("guarded", None, "one")
 
 
+def test_a_process_that_begins_after_the_file_has_gone_finds_the_door_closed(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with file.changing(path, print) as write:
+        book, _, shown = Book().added("one", "predict", NOW, None)
+        write(book)
+    path.rename(path.with_suffix(".away"))
+    ring = KeyRing(path)
+    assert ring.now.door == "closed"
+    told = r"is not there.*make a key: .* keys add .*; to do without keys, remove .*keys.lock and"
+    with pytest.raises(ConfigurationError, match=told):
+        check_exposure("127.0.0.1", ring)
+    check_exposure("127.0.0.1", ring, again=True)
+    assert "is not there" in caplog.text
+    path.with_suffix(".away").replace(path)
+    ring.look()
+    assert (ring.now.door, ring.fault, found(ring, shown)) == ("guarded", None, "one")
+    path.unlink()
+    file.lock(path).unlink()
+    assert KeyRing(path).now.door == "open"
+
+
 def test_the_door_is_open_until_there_is_a_first_key(path: Path) -> None:
     ring = KeyRing(path)
     ring.look()
@@ -228,14 +251,19 @@ def test_a_service_that_others_reach_needs_a_key_that_may_be_used(path: Path, ad
     put(path, Book().added("old", "predict", NOW - 2 * DAY, DAY)[0])
     with pytest.raises(ConfigurationError, match=told):
         check_exposure(address, KeyRing(path))
+    check_exposure(address, KeyRing(path), again=True)
     added(path, "one")
     check_exposure(address, KeyRing(path))
 
 
 def test_a_service_that_cannot_tell_who_may_ask_does_not_start(path: Path) -> None:
     path.write_text("{")
+    ring = KeyRing(path)
     with pytest.raises(ConfigurationError, match="cannot tell who may ask it"):
-        check_exposure("127.0.0.1", KeyRing(path))
+        check_exposure("127.0.0.1", ring)
+    check_exposure("127.0.0.1", ring, again=True)  # in place of another it says so, and closes
+    assert ring.now.door == "closed"
+    assert asked(ring).status == 503
 
 
 # The role of each request
