@@ -25,6 +25,7 @@ from millwright.serving import bodies, openapi
 from millwright.serving.access import Access
 from millwright.serving.asking import Asking
 from millwright.serving.bodies import shortened
+from millwright.serving.complaints import Complaints
 from millwright.serving.features import OnlineReader
 from millwright.serving.keys import KeyRing
 from millwright.serving.load import Load
@@ -76,6 +77,7 @@ class Service:
         overviewing = Scoring(releases, reader, policy, lambda _: None)
         self.operations = Operations(overviewing, log, settings, where)
         self._post = post
+        self._complaints = Complaints(LOG)
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -134,7 +136,7 @@ class Service:
         except (NoReleaseError, TimeoutError) as err:
             raise unavailable(str(err) or f"no answer within {SENT_DEADLINE:g} s") from None
         except MillwrightError as err:
-            LOG.warning("cannot take readings: %s", err)
+            self._complaints.add(f"cannot take readings: {err}")
             raise unavailable("readings cannot be taken now; the log says why") from None
         left = arrived + SENT_DEADLINE - time.perf_counter()
         told = await self.asking.told(question, asked.explain, left)

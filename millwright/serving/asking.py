@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 
 from millwright.errors import InputError, MillwrightError
 from millwright.serving import answers
+from millwright.serving.complaints import Complaints
 from millwright.serving.features import OnlineReader
 from millwright.serving.pause import unavailable
 from millwright.serving.plan import MistypedError
@@ -27,6 +28,7 @@ class Asking:
 
     def __init__(self, releases: Releases, reader: OnlineReader, policy: Policy, log: Log) -> None:
         self._scorer = Scorer(releases, reader, policy, log, self._deliver)
+        self._complaints = Complaints(LOG)
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
@@ -55,7 +57,7 @@ class Asking:
         except NoReleaseError as err:
             raise unavailable(str(err)) from None
         except MillwrightError as err:
-            LOG.warning("cannot predict: %s", err)
+            self._complaints.add(f"cannot predict: {err}")
             who = "the log" if isinstance(err, MistypedError) else "/ready"
             raise unavailable(f"features cannot be read now; {who} says why") from None
         except TimeoutError:

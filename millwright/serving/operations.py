@@ -19,6 +19,7 @@ from millwright.errors import BusyError, InputError, MillwrightError, ReleaseErr
 from millwright.prediction_log.log import PredictionLog
 from millwright.prediction_log.opening import recent
 from millwright.serving import bodies, logged, queries
+from millwright.serving.complaints import Complaints
 from millwright.serving.described import ChampionRequest, RollbackRequest
 from millwright.serving.features import check_published
 from millwright.serving.overview import Fleet
@@ -51,6 +52,7 @@ class Operations:
         self._looking = Workers(1)  # over the whole fleet, which takes its time
         self._reading = Workers(2)
         self._changing = Workers(1)
+        self._complaints = Complaints(LOG)
 
     @property
     def routes(self) -> list[Route]:
@@ -213,7 +215,7 @@ class Operations:
         except TimeoutError:
             raise unavailable(f"no answer within {seconds:g} s; {again}") from None
         except (MillwrightError, OSError) as err:
-            LOG.warning("cannot answer: %s", err)
+            self._complaints.add(f"cannot answer: {err}")
             raise unavailable("what this needs cannot be had now; the log says why") from None
 
 
