@@ -138,8 +138,8 @@ class Service:
         except MillwrightError as err:
             self._complaints.add(f"cannot take readings: {err}")
             raise unavailable("readings cannot be taken now; the log says why") from None
-        left = arrived + SENT_DEADLINE - time.perf_counter()
-        told = await self.asking.told(question, asked.explain, left)
+        spent = time.perf_counter() - arrived
+        told = await self.asking.told(question, asked.explain, SENT_DEADLINE, spent)
         return Response(told, media_type="application/json")
 
     def _sent(self, asked: ReadingsRequest, now: datetime, began: float) -> Question:

@@ -40,15 +40,17 @@ class Asking:
         """Take the event loop that runs for the one in which requests wait."""
         self._loop = asyncio.get_running_loop()
 
-    async def told(self, question: Question, explain: int, deadline: float) -> bytes:
-        """The answer to a question, within so many seconds.
+    async def told(
+        self, question: Question, explain: int, deadline: float, spent: float = 0.0
+    ) -> bytes:
+        """The answer to a question, within so many seconds, of which some are spent already.
 
         Raises:
             HTTPException: it cannot be answered (422), or not now (503).
         """
         loop = asyncio.get_running_loop()
         future: Future = loop.create_future()
-        late = loop.call_later(deadline, _resolve, [(future, TimeoutError())])
+        late = loop.call_later(deadline - spent, _resolve, [(future, TimeoutError())])
         self._scorer.ask(Waiting(question, future.done, (future, explain)))
         try:
             return await future
