@@ -36,6 +36,13 @@ def _iso(value: object) -> object:
     return value
 
 
+def _countable(moment: datetime) -> datetime:
+    """Refuse what microseconds since 1970 do not count."""
+    if moment < EPOCH:
+        raise ValueError("must be 1970 or later")
+    return moment
+
+
 def _storable(text: str) -> str:
     """Refuse what PostgreSQL would, and with it what others have logged besides."""
     if "\0" in text:
@@ -49,7 +56,7 @@ Text = Annotated[
     AfterValidator(_storable),
 ]
 Machine = Text
-Moment = Annotated[AwareDatetime, BeforeValidator(_iso), Field(ge=EPOCH)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_iso), AfterValidator(_countable)]
 Outcome = Literal["ok", "degraded", "stale", "missing", "unknown"]
 OUTCOMES: tuple[Outcome, ...] = ("ok", "degraded", "stale", "missing", "unknown")
 

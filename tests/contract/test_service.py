@@ -214,6 +214,7 @@ def test_data_of_the_past_are_judged_by_the_clock_of_the_request(
         ({"machines": ["x"], "as_of": "1735689600"}, 422, "must be an ISO time with its zone"),
         ({"machines": ["x"], "as_of": "0001-01-01T00:00:00+14:00"}, 422, "as_of: "),
         ({"machines": ["x"], "as_of": "9999-12-31T23:59:59-14:00"}, 422, "as_of"),
+        ({"machines": ["x"], "as_of": "1969-12-31T23:59:59Z"}, 422, "as_of: must be 1970 or later"),
     ],
 )
 def test_what_cannot_be_asked_is_refused_with_its_place(
