@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -80,14 +80,12 @@ def ensure(state: State, fleet: str, say: Say) -> str:
         if process:
             say(f"service: it is to run otherwise now; ending process {process.pid}")
             end(process, signal.SIGTERM)
-        port = _port(folder)
-        server, url = _server(state, fleet, port), f"http://{HOST}:{port}"
-        with file_written_whole(folder / "address") as draft:
-            draft.write_text(url + "\n", encoding="utf-8")
-        process = start(server)
-        say(f"service: started (process {process.pid}), log {server.log}")
-        _await(server, process, url)
-        return url
+        for _ in PORTS:
+            try:
+                return _started(state, fleet, say)
+            except _TakenError as err:
+                say(f"service: {err}; trying the next")
+        raise MillwrightError(f"each of {len(PORTS)} ports was taken before the service had it")
 
 
 def stop(state: State, fleet: str, say: Say) -> bool:
@@ -162,6 +160,28 @@ def _in_hand(folder: Path, say: Say) -> Iterator[None]:
         ) from err
 
 
+class _TakenError(MillwrightError):
+    """Another program came first to the port that was free a moment ago."""
+
+
+def _started(state: State, fleet: str, say: Say) -> str:
+    """Start the service on a port of its own, and give its URL when it answers there.
+
+    Raises:
+        _TakenError: another program has the port by now.
+        MillwrightError: the service does not come to answer.
+    """
+    folder = state.service(fleet)
+    port = _port(folder)
+    server, url = _server(state, fleet, port), f"http://{HOST}:{port}"
+    with file_written_whole(folder / "address") as draft:
+        draft.write_text(url + "\n", encoding="utf-8")
+    process = start(server)
+    say(f"service: started (process {process.pid}), log {server.log}")
+    _await(server, process, url)
+    return url
+
+
 def _server(state: State, fleet: str, port: int) -> Server:
     words = ["serve", "--stack", state.environment, "--fleet", fleet, "--port", str(port)]
     own = {name: os.environ[name] for name in VARIABLES if name in os.environ}
@@ -193,12 +213,26 @@ def _kept_port(folder: Path) -> int | None:
 
 
 def _await(server: Server, process: psutil.Process, url: str) -> None:
-    """Wait until the service answers, with the code that is there now."""
+    """Wait until the service, and nobody in its place, answers with the code that is there now."""
     code, ending = code_version(), time.monotonic() + PATIENCE
-    while ask(url, "/ready")[1].get("code") != code:
-        if not alive(process) or time.monotonic() > ending:
+    port = urlsplit(url).port or 0
+    while not (_listens(process, port) and ask(url, "/ready")[1].get("code") == code):
+        ended = not alive(process)
+        if ended and not is_free(port):
+            raise _TakenError(f"port {port} was taken meanwhile by another program")
+        if ended or time.monotonic() > ending:
             raise MillwrightError(
                 f"the service at {url} does not answer; the end of {server.log}:\n"
                 f"{last_lines(server.log)}"
             )
         time.sleep(PAUSE)
+
+
+def _listens(process: psutil.Process, port: int) -> bool:
+    """Whether it is that process which listens on a port: another home's service may."""
+    with suppress(psutil.Error):
+        return any(
+            each.status == psutil.CONN_LISTEN and each.laddr.port == port
+            for each in process.net_connections("tcp")
+        )
+    return False

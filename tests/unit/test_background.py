@@ -1,5 +1,7 @@
 """What the service in the background refuses, and how it mends what was spoilt."""
 
+import json
+import socket
 import sys
 import threading
 from collections.abc import Iterator
@@ -55,6 +57,51 @@ def test_a_spoilt_address_counts_as_none_and_is_mended(
     assert background.ensure(here, "simulated", print) == place.read_text().strip()
     assert background.address(here, "simulated") == place.read_text().strip()
     assert not alive(sleeper)  # nobody knew where it answered
+
+
+# Listens on the port that it is given and says that it is of this code; ends where it cannot.
+SERVICE = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Service(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(sys.argv[2].encode())
+HTTPServer(("127.0.0.1", int(sys.argv[1])), Service).serve_forever()
+"""
+
+
+def test_what_another_service_of_the_same_code_answers_is_not_taken_for_one_s_own(
+    here: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = json.dumps({"code": background.code_version()})
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(said.encode())
+
+    def server(state: State, fleet: str, port: int) -> Server:
+        command = (sys.executable, "-S", "-c", SERVICE, str(port), said)
+        return Server("service", state.service(fleet), command, Path(sys.executable))
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        free = probe.getsockname()[1]
+    told: list[str] = []
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        ports = [other.server_port, free]  # the first was free when it was looked at
+        monkeypatch.setattr(background, "_port", lambda _: ports.pop(0))
+        monkeypatch.setattr(background, "_server", server)
+        try:
+            found = background.ensure(here, "simulated", told.append)
+            assert found == f"http://127.0.0.1:{free}" == background.address(here, "simulated")
+            assert f"port {other.server_port} was taken meanwhile" in " ".join(told)
+        finally:
+            other.shutdown()
+            assert background.stop(here, "simulated", print)
 
 
 class Stranger(BaseHTTPRequestHandler):
