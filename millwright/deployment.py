@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from millwright import manifests, terminal, traffic
+from millwright import manifests, terminal, traffic, trial
 from millwright import release as releases
 from millwright.configuration import Strict
 from millwright.errors import MillwrightError, ReleaseError, first_line
@@ -81,26 +81,27 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
     path = traffic.named(folder, version)
     sample = _sample(project, path, around.features)
     compared, worst = _compare(project, _scored_here(project, path, sample), sample)
-    before, split = releases.champion(folder), traffic.read(folder)
+    on_trial = trial.begin(folder, version)
     try:
         around.put(path)
         url = _served(project, version)
         online = _asked(url, version, sample) if url else None
         if online:
             compared, worst = _compare(project, online, sample)
+        trial.passed(folder)
     except Exception as err:
         said = str(err) if isinstance(err, MillwrightError) else first_line(err)
-        back = traffic.take_back(folder, version, before, split)
+        back = trial.undo(folder, on_trial, _ways_out(project))
         raise ReleaseError(f"{said}\n{back}") from err
     return Deployment(
         status="deployed",
         version=version,
-        before=int(before.name[1:]) if before else None,
+        before=on_trial.before,
         url=url,
         asked=bool(online),
         compared=compared,
         largest_difference=worst,
-        manifests=_manifests(project, version, before),
+        manifests=_manifests(project, version, on_trial.before),
     )
 
 
@@ -112,6 +113,16 @@ def _served(project: Project, version: int) -> str | None:
     url = url or background.ensure(project.state, project.fleet.name, terminal.say)
     background.await_release(url, version)
     return url
+
+
+def _ways_out(project: Project) -> dict[str, str]:
+    """What a person can do about the champion."""
+    place = f"--fleet {project.fleet.name} --stack {project.state.environment}"
+    releases = "python -m millwright releases"
+    return {
+        "rollback": f"to have the one before it: {releases} rollback {place}",
+        "promote": f"to have another: {releases} list {place}, and releases promote VERSION",
+    }
 
 
 def _sample(project: Project, path: Path, features: Features) -> Sample:
@@ -206,7 +217,7 @@ def _scored_here(project: Project, path: Path, sample: Sample) -> Predictions:
     }
 
 
-def _manifests(project: Project, version: int, before: Path | None) -> str | None:
+def _manifests(project: Project, version: int, before: int | None) -> str | None:
     """The manifests that name the release, where the service runs in a cluster.
 
     The release is in service by then, as far as this machine can say so: what is wrong with the
@@ -216,7 +227,7 @@ def _manifests(project: Project, version: int, before: Path | None) -> str | Non
         return None
     where, context = project.state, os.environ.get(CONTEXT)
     target = where.root / project.fleet.name / "manifests" / f"v{version}"
-    serving = int(before.name[1:]) if before else version
+    serving = version if before is None else before
     try:
         folder = manifests.write(target, where.environment, version, serving)
         steps = manifests.steps(folder, version, context)

@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from millwright import arguments, startup, terminal, traffic, verification
+from millwright import arguments, startup, terminal, traffic, trial, verification
 from millwright import release as releases
 from millwright.errors import ConfigurationError, MillwrightError, ReleaseError
 from millwright.fleet import load_fleet
@@ -173,6 +173,7 @@ def _made_champion(
     began, before = time.monotonic(), releases.champion(folder)
     already = before is not None and before.name == f"v{version}"
     traffic.promote(folder, version, instead_of)
+    trial.passed(folder)
     in_use = _follow(where, asked.fleet, lambda said: _champion(said) == version)
     seconds = time.monotonic() - began
     was = before.name if before else "none"

@@ -162,22 +162,30 @@ def check_champion(folder: Path, version: int) -> None:
         )
 
 
-def take_back(folder: Path, version: int, before: Path | None, split: Traffic) -> str:
+def take_back(
+    folder: Path, version: int, before: Path | None, split: Traffic, left: Traffic
+) -> str:
     """Undo a promotion that went wrong, unless another came after it; what became of it, in words.
 
-    The log keeps its line, and `former` passes over it.
+    Traffic is divided as in `split` again, if it still is as the promotion has `left` it. The log
+    keeps its line, and `former` passes over it.
+
+    Raises:
+        MillwrightError: the files cannot be understood or written, or somebody else changes them.
     """
     with _changing(folder):
         present = releases.champion(folder)
         if present is None or present.name != f"v{version}":
             return f"{present.name if present else 'no release'} is the champion"
+        if before and before.name == present.name:
+            return f"v{version} was the champion before, and stays"
+        # First: a kill in between leaves what the promotion began with, for a rerun to take back.
+        if split != left and read(folder) == left:
+            _write(folder, split)
         if before is None:
             (folder / releases.POINTER).unlink()
             return f"v{version} is no champion any more; a service that runs answers by it still"
-        if before.name == present.name:
-            return f"v{version} was the champion before, and stays"
         releases.set_champion(folder, before)
-        _write(folder, split)
         return f"rolled back: {before.name} is the champion again"
 
 

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from millwright import release as releases
-from millwright import traffic
+from millwright import traffic, trial
 from millwright.errors import BusyError, InputError, MillwrightError, ReleaseError
 from millwright.prediction_log.log import PredictionLog
 from millwright.prediction_log.opening import recent
@@ -161,6 +161,7 @@ class Operations:
         used = self.releases
         self._prepare(version)
         traffic.promote(used.folder, version, instead_of)
+        trial.passed(used.folder)
         used.refresh()
         return self._releases()
 

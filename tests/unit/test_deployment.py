@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,9 +11,9 @@ import pandas as pd
 import pytest
 from raw_tables import plant
 
-from millwright import deployment, release, traffic
+from millwright import deployment, release, traffic, trial
 from millwright.deployment import Sample, Surroundings, deploy
-from millwright.errors import ReleaseError
+from millwright.errors import BusyError, ReleaseError
 from millwright.serving import background
 from millwright.settings import Serving, State
 from millwright.traffic import Canary, Traffic
@@ -127,6 +128,127 @@ def test_without_a_champion_before_there_is_none_afterwards(here: Plant) -> None
     with pytest.raises(ReleaseError, match="v3 is no champion any more"):
         here.deploy(put)
     assert here.champion is None
+
+
+class KilledError(BaseException):
+    """What nobody catches, as little as a kill."""
+
+
+def kill(path: Path) -> None:
+    raise KilledError
+
+
+def killed(plant: Plant) -> None:
+    """A deployment that is killed when v3 was promoted, and the service not asked yet."""
+
+    def put(path: Path) -> None:
+        plant.put(path)
+        kill(path)
+
+    with pytest.raises(KilledError):
+        plant.deploy(put)
+    assert plant.champion == "v3"
+
+
+def answers_otherwise(plant: Plant, path: Path) -> None:
+    plant.put(path)
+    raise ReleaseError("the service answers otherwise")
+
+
+@pytest.mark.parametrize("kills", [1, 2])
+def test_a_champion_that_was_never_proved_is_not_gone_back_to(here: Plant, kills: int) -> None:
+    split = Traffic(canary=Canary(version=3, percent=10), shadow=(1,))
+    traffic.write(here.folder, split)
+    for _ in range(kills):
+        killed(here)
+    with pytest.raises(ReleaseError, match="rolled back: v2"):
+        here.deploy(partial(answers_otherwise, here))
+    assert (here.champion, traffic.read(here.folder)) == ("v2", split)
+    assert not (here.folder / trial.NOTE).exists()
+
+
+def test_a_rerun_that_ends_well_says_what_was_before_and_leaves_no_note(here: Plant) -> None:
+    killed(here)
+    assert here.deploy().before == 2
+    assert not (here.folder / trial.NOTE).exists()
+    with pytest.raises(ReleaseError, match="v3 was the champion before, and stays"):
+        here.deploy(partial(answers_otherwise, here))
+
+
+def test_the_note_is_gone_once_somebody_has_named_the_champion(here: Plant) -> None:
+    killed(here)
+    trial.passed(here.folder)
+    with pytest.raises(ReleaseError, match="v3 was the champion before, and stays"):
+        here.deploy(partial(answers_otherwise, here))
+
+
+def test_what_was_noted_of_another_champion_counts_for_nothing(here: Plant) -> None:
+    traffic.write(here.folder, Traffic(canary=Canary(version=3, percent=10)))
+    killed(here)
+    traffic.promote(here.folder, 1)
+    with pytest.raises(ReleaseError, match="rolled back: v1"):
+        here.deploy(partial(answers_otherwise, here))
+    assert traffic.read(here.folder) == Traffic()
+
+
+def test_a_canary_that_somebody_has_set_meanwhile_stays(here: Plant) -> None:
+    traffic.write(here.folder, Traffic(shadow=(3,)))
+    meanwhile = Traffic(canary=Canary(version=1, percent=20))
+
+    def put(path: Path) -> None:
+        here.put(path)
+        traffic.write(here.folder, meanwhile)
+        raise OSError("too late")
+
+    with pytest.raises(ReleaseError, match="rolled back: v2"):
+        here.deploy(put)
+    assert (here.champion, traffic.read(here.folder)) == ("v2", meanwhile)
+
+
+def test_an_undo_that_is_killed_is_made_up_for_by_a_rerun(
+    here: Plant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = Traffic(canary=Canary(version=3, percent=10))
+    traffic.write(here.folder, split)
+
+    def put(path: Path) -> None:
+        here.put(path)
+        monkeypatch.setattr(release, "set_champion", lambda *_: kill(path))
+        raise OSError("no service")
+
+    with pytest.raises(KilledError):
+        here.deploy(put)
+    monkeypatch.undo()
+    monkeypatch.setattr(deployment, "_sample", lambda *_: Sample(MACHINES, START, EXPECTED))
+    monkeypatch.setattr(deployment, "_scored_here", lambda *_: here.online)
+    with pytest.raises(ReleaseError, match="rolled back: v2"):
+        here.deploy(partial(answers_otherwise, here))
+    assert (here.champion, traffic.read(here.folder)) == ("v2", split)
+
+
+@pytest.mark.parametrize(("before", "way"), [(True, "rollback"), (False, "promote VERSION")])
+def test_an_undo_that_fails_is_told_with_what_went_wrong_before_and_the_way_out(
+    here: Plant, monkeypatch: pytest.MonkeyPatch, before: bool, way: str
+) -> None:
+    if not before:
+        (here.folder / release.POINTER).unlink()
+
+    def put(path: Path) -> None:
+        here.put(path)
+        monkeypatch.setattr(traffic, "take_back", busy)
+        raise OSError("no service answers")
+
+    def busy(*_: Any) -> str:
+        raise BusyError("process 7 still holds the lock")
+
+    with pytest.raises(ReleaseError) as raised:
+        here.deploy(put)
+    why, undone, champion = str(raised.value).splitlines()
+    assert why == "no service answers"
+    assert undone == "and this could not be undone: process 7 still holds the lock"
+    assert champion.startswith("v3 is the champion; ")
+    assert way in champion
+    assert (here.folder / trial.NOTE).exists()  # for the next deployment to go by
 
 
 def test_the_service_is_asked_for_the_machines_that_the_release_answers_for(

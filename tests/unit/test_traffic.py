@@ -251,7 +251,7 @@ def test_a_kill_before_the_traffic_is_made_up_for_by_a_rerun(folder: Path) -> No
 def test_a_champion_that_was_taken_back_is_not_the_former_one_of_the_next(folder: Path) -> None:
     before = release.champion(folder)
     promote(folder, 2)
-    traffic.take_back(folder, 2, before, Traffic())
+    traffic.take_back(folder, 2, before, Traffic(), Traffic())
     promote(folder, 3)
     assert former(folder) == 1
     assert [version for version, _ in champions(folder)] == [1, 3]
