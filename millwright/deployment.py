@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from millwright import manifests, terminal, traffic, trial
+from millwright import asked_service, manifests, terminal, traffic, trial
 from millwright import release as releases
+from millwright.asked_service import Predictions
 from millwright.configuration import Strict
 from millwright.errors import MillwrightError, ReleaseError, first_line
 from millwright.project import Project
@@ -24,11 +25,9 @@ from millwright.serving import background
 from millwright.verification import TOLERANCE
 
 MACHINES = 50  # that are asked about
-SERVICE = "MILLWRIGHT_SERVICE_URL"  # where the service runs, if it is not started here
 CONTEXT = "MILLWRIGHT_KUBERNETES_CONTEXT"
 APPLY = "MILLWRIGHT_KUBERNETES_APPLY"  # `true` has a deployment apply its manifests itself
 
-Predictions = Mapping[str, float | None]
 Features = Callable[[pd.DataFrame, str], pd.DataFrame]
 
 
@@ -74,9 +73,10 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
     """Compare a release, make it the champion, and have the service answer by it.
 
     Raises:
-        InputError: there is no such release.
+        InputError: there is no such release, or the service is named by no URL.
         ReleaseError: it does not answer as it should; the former champion is in service.
     """
+    elsewhere = asked_service.elsewhere()
     folder = project.state.releases(project.fleet.name)
     path = traffic.named(folder, version)
     sample = _sample(project, path, around.features)
@@ -84,8 +84,9 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
     on_trial = trial.begin(folder, version)
     try:
         around.put(path)
-        url = _served(project, version)
-        online = _asked(url, version, sample) if url else None
+        url = _served(project, version, elsewhere)
+        asked = (folder, version, sample.machines, sample.as_of)
+        online = asked_service.predicted(url, *asked) if url else None
         if online:
             compared, worst = _compare(project, online, sample)
         trial.passed(folder)
@@ -105,12 +106,11 @@ def deploy(project: Project, version: int, around: Surroundings) -> Deployment:
     )
 
 
-def _served(project: Project, version: int) -> str | None:
+def _served(project: Project, version: int, elsewhere: str | None) -> str | None:
     """Where the service answers by that version, if it is known where it runs."""
-    url = os.environ.get(SERVICE, "").rstrip("/")
-    if not url and not project.settings.serving.start:
+    if not elsewhere and not project.settings.serving.start:
         return None
-    url = url or background.ensure(project.state, project.fleet.name, terminal.say)
+    url = elsewhere or background.ensure(project.state, project.fleet.name, terminal.say)
     background.await_release(url, version)
     return url
 
@@ -172,24 +172,6 @@ def _compare(project: Project, online: Predictions, sample: Sample) -> tuple[int
             f"{sample.expected[machine]:.6g}"
         )
     return len(known), differences[machine]
-
-
-def _asked(url: str, version: int, sample: Sample) -> Predictions | None:
-    """What the service predicts by a release; None where it wants a key that this process has not.
-
-    Machines of the canary are none of the release's, and those may be all.
-    """
-    body = {"machines": list(sample.machines), "as_of": sample.as_of.isoformat()}
-    status, said = background.ask(url, "/v1/predict", body)
-    if status in (401, 403) and not os.environ.get(background.KEY):
-        return None
-    if status != 200:
-        raise ReleaseError(f"the service at {url} answers {status}: {said.get('error', 'nothing')}")
-    return {
-        each["machine"]: each["probability"]
-        for each in said["predictions"]
-        if each["version"] == version
-    }
 
 
 def _scored_here(project: Project, path: Path, sample: Sample) -> Predictions:

@@ -90,6 +90,10 @@ def check(asked: argparse.Namespace, unknown: Sequence[str]) -> None:
         from millwright.sources import open_source
 
         open_source(asked.data, fleet)
+    if asked.pipeline in ("training", "deployment"):
+        from millwright import asked_service
+
+        asked_service.elsewhere()
     if asked.pipeline == "training":
         from millwright.gate import load_limits
 

@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from millwright.errors import ConfigurationError, MillwrightError
 from millwright.files import file_written_whole
@@ -47,6 +48,26 @@ PATIENCE = 60.0  # seconds that a service has to answer, or to serve another rel
 PAUSE = 0.05
 KEY = "MILLWRIGHT_KEY"  # what this process shows, where the service asks for keys
 ANSWER = 5.0  # seconds for one answer
+
+
+class Used(BaseModel):
+    """The release that answers as champion."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    version: int
+
+
+class Ready(BaseModel):
+    """What is read of the answer to `/ready`; `error` stands there instead where keys are asked."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    ready: bool = False
+    reason: str | None = None
+    refused: str | None = None
+    release: Used | None = None
+    error: str | None = None
 
 
 def address(state: State, fleet: str) -> str | None:
@@ -109,20 +130,32 @@ def await_release(url: str, version: int, patience: float = PATIENCE) -> None:
     Raises:
         MillwrightError: it refuses it, or does not come to it.
     """
-    ending, said = time.monotonic() + patience, None
-    while time.monotonic() < ending:
-        status, said = ask(url, "/ready")
-        used = (said.get("release") or {}).get("version")
+    ending = time.monotonic() + patience
+    while True:
+        status, said = readiness(url)
+        used = said.release.version if said.release else None
         if status == 200 and used == version:
             return
-        if used != version and re.search(rf"/v{version}\b", said.get("refused") or ""):
-            raise MillwrightError(f"the service at {url} refuses v{version}: {said['refused']}")
+        if used != version and re.search(rf"/v{version}\b", said.refused or ""):
+            raise MillwrightError(f"the service at {url} refuses v{version}: {said.refused}")
+        told = f"it answers {status}" if status else "it does not answer"
+        told += f" by v{used}" if used else ""
+        told += f": {said.reason or said.error}" if said.reason or said.error else ""
+        if time.monotonic() > ending:
+            raise MillwrightError(
+                f"the service at {url} does not serve v{version} after {patience:g} s: {told}; "
+                "look at its log"
+            )
         time.sleep(PAUSE)
-    reason = said.get("reason") if said else None
-    raise MillwrightError(
-        f"the service at {url} does not serve v{version} after {patience:g} s"
-        f"{f': {reason}' if reason else ''}; look at its log"
-    )
+
+
+def readiness(url: str) -> tuple[int, Ready]:
+    """What a service says to `/ready`, with its status; 0 if nothing answers with a JSON object."""
+    status, said = ask(url, "/ready")
+    try:
+        return status, Ready.model_validate(said)
+    except ValidationError:
+        return status, Ready(reason="what answers there is no service of Millwright")
 
 
 def ask(url: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 from raw_tables import plant
 
-from millwright import deployment, release, traffic, trial
+from millwright import asked_service, deployment, release, run_options, traffic, trial
 from millwright.deployment import Sample, Surroundings, deploy
-from millwright.errors import BusyError, ReleaseError
+from millwright.errors import BusyError, ConfigurationError, MillwrightError, ReleaseError
 from millwright.serving import background
 from millwright.settings import Serving, State
 from millwright.traffic import Canary, Traffic
@@ -21,6 +21,9 @@ from millwright.traffic import Canary, Traffic
 START = datetime(2025, 1, 31, tzinfo=UTC)
 MACHINES = ["a", "b", "c"]
 EXPECTED = {"a": 0.1, "b": 0.2}  # of c the offline store knows nothing
+
+
+CANARY = Traffic(canary=Canary(version=1, percent=10))
 
 
 class Plant:
@@ -53,7 +56,7 @@ class Plant:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plant:
     """A plant whose service runs elsewhere; the stores and the model are not what is tested."""
     made = Plant(tmp_path, start=False)
-    monkeypatch.delenv(deployment.SERVICE, raising=False)
+    monkeypatch.delenv(asked_service.SERVICE, raising=False)
     monkeypatch.setattr(deployment, "_sample", lambda *_: Sample(MACHINES, START, EXPECTED))
     monkeypatch.setattr(deployment, "_scored_here", lambda *_: made.online)
     return made
@@ -261,8 +264,9 @@ def test_the_service_is_asked_for_the_machines_that_the_release_answers_for(
             {"machine": "c", "probability": None, "version": 3},
         ]
     }
+    traffic.write(here.folder, CANARY)
     waited: list[tuple[str, int]] = []
-    monkeypatch.setenv(deployment.SERVICE, "http://127.0.0.1:9/")
+    monkeypatch.setenv(asked_service.SERVICE, "http://127.0.0.1:9/")
     monkeypatch.setattr(background, "await_release", lambda url, v: waited.append((url, v)))
     monkeypatch.setattr(background, "ask", lambda *_: (200, said))
     found = here.deploy()
@@ -282,8 +286,9 @@ def test_the_service_is_asked_for_the_machines_that_the_release_answers_for(
 def test_a_service_that_says_nothing_of_the_release_is_only_waited_for(
     here: Plant, monkeypatch: pytest.MonkeyPatch, status: int, said: dict[str, Any]
 ) -> None:
+    traffic.write(here.folder, CANARY)
     monkeypatch.delenv(background.KEY, raising=False)
-    monkeypatch.setenv(deployment.SERVICE, "http://127.0.0.1:9")
+    monkeypatch.setenv(asked_service.SERVICE, "http://127.0.0.1:9")
     monkeypatch.setattr(background, "await_release", lambda *_: None)
     monkeypatch.setattr(background, "ask", lambda *_: (status, said))
     found = here.deploy()
@@ -294,11 +299,103 @@ def test_a_key_that_the_service_does_not_take_is_told_and_the_former_champion_is
     here: Plant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(background.KEY, "mw_wrong")
-    monkeypatch.setenv(deployment.SERVICE, "http://127.0.0.1:9")
+    monkeypatch.setenv(asked_service.SERVICE, "http://127.0.0.1:9")
     monkeypatch.setattr(background, "await_release", lambda *_: None)
     monkeypatch.setattr(background, "ask", lambda *_: (401, {"error": "the key is none"}))
     with pytest.raises(ReleaseError, match=r"answers 401: the key is none\n.*v2 is the champion"):
         here.deploy()
+
+
+def prediction(machine: str, probability: object, version: object = 3) -> dict[str, object]:
+    return {"machine": machine, "probability": probability, "version": version}
+
+
+RIGHT = {"predictions": [prediction(machine, each) for machine, each in EXPECTED.items()]}
+
+
+@pytest.fixture
+def asked(here: Plant, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, Any]]:
+    """What a service elsewhere answers one after the other, the last of it again and again."""
+    answers: list[tuple[int, Any]] = []
+    monkeypatch.setenv(asked_service.SERVICE, "http://127.0.0.1:9")
+    monkeypatch.setattr(asked_service, "PAUSE", 0)
+    monkeypatch.setattr(background, "await_release", lambda *_: None)
+    monkeypatch.setattr(
+        background, "ask", lambda *_: answers.pop(0) if len(answers) > 1 else answers[0]
+    )
+    return answers
+
+
+def test_a_service_that_cannot_answer_for_a_moment_is_asked_again(
+    here: Plant, asked: list[tuple[int, Any]]
+) -> None:
+    asked += [(503, {"error": "ask again"}), (429, {"error": "wait"}), (0, {}), (200, RIGHT)]
+    found = here.deploy()
+    assert (found.asked, here.champion, len(asked)) == (True, "v3", 1)
+
+
+def test_one_that_goes_on_like_that_is_waited_for_no_longer_than_is_stated(
+    here: Plant, asked: list[tuple[int, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asked_service, "PATIENCE", 0)
+    asked.append((503, {"error": "the store is away"}))
+    with pytest.raises(ReleaseError, match="answers 503: the store is away\nrolled back: v2"):
+        here.deploy()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"predictions": []}, "predicts none of 3 machines"),
+        ({"predictions": [prediction("a", 0.1, 2)]}, "for machine a by v2 instead of v3"),
+        ({}, "is no service of Millwright (predictions: Field required); see which one MILLWRIGHT"),
+        ({"predictions": [{"machine": "a"}]}, "predictions.0.version: Field required"),
+        ({"predictions": [prediction("a", "0.1")]}, "predictions.0.probability: Input should be"),
+        ({"predictions": "none"}, "is no service of Millwright"),
+    ],
+)
+def test_an_answer_that_says_nothing_of_the_release_without_a_canary_is_refused(
+    here: Plant, asked: list[tuple[int, Any]], said: object, told: str
+) -> None:
+    asked.append((200, said))
+    with pytest.raises(ReleaseError) as raised:
+        here.deploy()
+    assert told in str(raised.value)
+    assert here.champion == "v2"
+
+
+@pytest.mark.parametrize(
+    "url", ["127.0.0.1:8000", "http://127.0.0.1:port", "ftp://x", "http://", "http://[::1", "x"]
+)
+def test_what_is_no_url_of_a_service_is_refused_before_anything_is_done(
+    here: Plant, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv(asked_service.SERVICE, url)
+    monkeypatch.setattr(deployment, "_sample", None)
+    run = run_options.parser().parse_args(["--pipeline", "deployment"])
+    for refused in (here.deploy, partial(run_options.check, run, [])):
+        with pytest.raises(ConfigurationError, match=r"_SERVICE_URL is .*http://HOST:8000"):
+            refused()
+
+
+@pytest.mark.parametrize(
+    ("status", "said", "told"),
+    [
+        (0, {}, "it does not answer"),
+        (200, {"ready": True}, "it answers 200"),
+        (200, {"release": {"version": 2}}, "it answers 200 by v2"),
+        (503, {"reason": "no store"}, "it answers 503: no store"),
+        (401, {"error": "show a key"}, "it answers 401: show a key"),
+        (200, {"release": "v3"}, "it answers 200: what answers there is no service of Millwright"),
+        (200, {"refused": ["v3"]}, "what answers there is no service of Millwright"),
+    ],
+)
+def test_what_a_service_said_last_is_told_when_nobody_waits_any_longer(
+    monkeypatch: pytest.MonkeyPatch, status: int, said: object, told: str
+) -> None:
+    monkeypatch.setattr(background, "ask", lambda *_: (status, said))
+    with pytest.raises(MillwrightError, match=f": {told}; look at its log"):
+        background.await_release("http://x", 3, 0)
 
 
 @pytest.mark.parametrize(

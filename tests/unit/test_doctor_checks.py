@@ -242,6 +242,8 @@ READY = {"ready": True, "reason": None, "refused": None, "release": {"version": 
             "fault", "none", "--pipeline training --fleet plant --stack local",
         ),
         ([], "fault", "does not answer", "export MILLWRIGHT_SERVICE_URL=..."),
+        ({"ready": True}, "fault", "names no release", "training"),
+        ({"ready": True, "release": "v3"}, "fault", "is no service of Millwright", "training"),
     ],
 )  # fmt: skip
 def test_a_service_that_is_named_says_where_it_is_and_what_it_can(
@@ -269,6 +271,12 @@ def test_a_service_that_is_named_says_where_it_is_and_what_it_can(
     assert (found.mend is None) == (mend is None)
     shown = examination.without_secrets(found, whom).found
     assert url.replace("word", "***") in shown
+
+
+def test_a_service_that_is_named_by_no_url_is_a_fault(tmp_path: Path) -> None:
+    (found,) = predictions.service(patient(tmp_path, MILLWRIGHT_SERVICE_URL="127.0.0.1:8000"))
+    assert (found.level, found.mend) == ("fault", "export MILLWRIGHT_SERVICE_URL=...")
+    assert "is like http://HOST:8000" in found.found
 
 
 def test_a_service_that_does_not_run_is_no_fault_and_nothing_is_made_for_it(tmp_path: Path) -> None:
