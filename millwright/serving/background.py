@@ -8,7 +8,9 @@ import json
 import os
 import re
 import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -48,6 +50,7 @@ PATIENCE = 60.0  # seconds that a service has to answer, or to serve another rel
 PAUSE = 0.05
 KEY = "MILLWRIGHT_KEY"  # what this process shows, where the service asks for keys
 ANSWER = 5.0  # seconds for one answer
+MOST_BYTES = 10_000_000  # of one answer
 
 
 class Used(BaseModel):
@@ -159,7 +162,10 @@ def readiness(url: str) -> tuple[int, Ready]:
 
 
 def ask(url: str, path: str, body: Any = None, key: str | None = None) -> tuple[int, Any]:
-    """What a service answers: its status and a JSON object; 0 and an empty one if not that."""
+    """What a service answers: its status and a JSON object; 0 and an empty one if not that.
+
+    That is also what an answer counts as which takes too long, or is too long.
+    """
     headers = {"Content-Type": "application/json", "User-Agent": "millwright"}
     key = key or os.environ.get(KEY)
     if key:
@@ -171,12 +177,32 @@ def ask(url: str, path: str, body: Any = None, key: str | None = None) -> tuple[
         with closing(kind(place.hostname or HOST, place.port, timeout=ANSWER)) as connection:
             method = "GET" if body is None else "POST"
             text = None if body is None else json.dumps(body)
-            connection.request(method, place.path.rstrip("/") + path, text, headers)
-            answer = connection.getresponse()
-            said = json.loads(answer.read())
+            connection.connect()
+            with _shut_late(connection.sock):
+                connection.request(method, place.path.rstrip("/") + path, text, headers)
+                answer = connection.getresponse()
+                read = answer.read(MOST_BYTES + 1)
+            said = json.loads(read) if len(read) <= MOST_BYTES else None
     except (OSError, ValueError, http.client.HTTPException):
         return 0, {}
     return (answer.status, said) if isinstance(said, dict) else (0, {})
+
+
+@contextmanager
+def _shut_late(line: socket.socket) -> Iterator[None]:
+    """End a conversation that takes too long: a socket's own time starts anew with each byte."""
+
+    def shut() -> None:
+        with suppress(OSError):
+            line.shutdown(socket.SHUT_RDWR)
+
+    clock = threading.Timer(ANSWER, shut)
+    clock.daemon = True
+    clock.start()
+    try:
+        yield
+    finally:
+        clock.cancel()
 
 
 @contextmanager

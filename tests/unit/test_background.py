@@ -4,7 +4,9 @@ import json
 import socket
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -91,7 +93,7 @@ def test_what_another_service_of_the_same_code_answers_is_not_taken_for_one_s_ow
         free = probe.getsockname()[1]
     told: list[str] = []
     with HTTPServer(("127.0.0.1", 0), Other) as other:
-        threading.Thread(target=other.serve_forever, daemon=True).start()
+        threading.Thread(target=other.serve_forever, args=(0.01,), daemon=True).start()
         ports = [other.server_port, free]  # the first was free when it was looked at
         monkeypatch.setattr(background, "_port", lambda _: ports.pop(0))
         monkeypatch.setattr(background, "_server", server)
@@ -117,6 +119,45 @@ def test_a_stranger_gives_no_answer() -> None:
     with HTTPServer(("127.0.0.1", 0), Stranger) as stranger:
         threading.Thread(target=stranger.handle_request).start()
         assert background.ask(f"http://127.0.0.1:{stranger.server_port}", "/ready") == (0, {})
+
+
+@pytest.mark.parametrize(
+    "beginning",
+    [b"HTTP/1.0 200 OK\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", b""],
+    ids=["to its end", "by its length", "headers"],
+)
+def test_a_stranger_who_never_ends_gives_no_answer(
+    monkeypatch: pytest.MonkeyPatch, beginning: bytes
+) -> None:
+    monkeypatch.setattr(background, "ANSWER", 0.2)
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.wfile.write(beginning)
+            with suppress(OSError):  # who asked is gone
+                while True:
+                    self.wfile.write(b"x")
+                    time.sleep(0.02)
+
+    with HTTPServer(("127.0.0.1", 0), Endless) as stranger:
+        threading.Thread(target=stranger.handle_request).start()
+        assert background.ask(f"http://127.0.0.1:{stranger.server_port}", "/ready") == (0, {})
+
+
+def test_an_answer_that_is_longer_than_any_of_ours_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Long(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"ready": true}')
+
+    with HTTPServer(("127.0.0.1", 0), Long) as stranger:
+        threading.Thread(target=stranger.serve_forever, args=(0.01,), daemon=True).start()
+        url = f"http://127.0.0.1:{stranger.server_port}"
+        assert background.ask(url, "/ready") == (200, {"ready": True})
+        monkeypatch.setattr(background, "MOST_BYTES", 14)
+        assert background.ask(url, "/ready") == (0, {})
+        stranger.shutdown()
 
 
 @pytest.mark.parametrize(
