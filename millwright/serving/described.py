@@ -23,11 +23,11 @@ class RollbackRequest(Strict):
 class FleetAnswer(Strict):
     """How many machines are how, what the decisions cost on average, and the most urgent machines.
 
-    Where nothing is predicted there is neither model nor time.
+    Where nothing is predicted there is no model.
     """
 
     model: str | None = None
-    as_of: datetime | None = None
+    as_of: datetime
     currency: str | None = None
     releases: tuple[AnsweringRelease, ...] = ()
     predictions: tuple[Prediction, ...] = ()

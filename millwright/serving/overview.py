@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from millwright.serving.answers import described, expected_cost
+from millwright.serving.answers import described, expected_cost, iso
 from millwright.serving.plan import MistypedError
 from millwright.serving.predictions import OUTCOMES, micros
 from millwright.serving.routes import Routes
@@ -47,6 +47,7 @@ class Overview:
             each["id"] = None  # by which nothing would be found in the log
         return {
             **answer,
+            "as_of": iso(self.as_of),
             "machines": sum(self.outcomes.values()),
             "outcomes": self.outcomes,
             "alarms": self.alarms,
