@@ -195,12 +195,10 @@ def former(folder: Path) -> int:
     Raises:
         InputError: there was none.
     """
-    for version in formers(folder):
-        return version
-    raise InputError(
-        f"{folder} has had no other champion to roll back to; choose one: "
-        f"{_command(folder, 'list')}, and promote it: {_command(folder, 'promote VERSION')}"
-    )
+    if found := formers(folder):
+        return found[0]
+    choosing = f"{_command(folder, 'list')}, and promote it: {_command(folder, 'promote VERSION')}"
+    raise InputError(f"{folder} has had no other champion to roll back to; choose one: {choosing}")
 
 
 def formers(folder: Path) -> list[int]:
@@ -210,11 +208,9 @@ def formers(folder: Path) -> list[int]:
         ReleaseError: the log or the pointer cannot be read.
     """
     present = releases.champion(folder)
-    found = dict.fromkeys(version for version, _ in reversed(_answered(folder, present)))
+    found = dict.fromkeys(f"v{version}" for version, _ in reversed(_answered(folder, present)))
     return [
-        version
-        for version in found
-        if (present is None or f"v{version}" != present.name) and (folder / f"v{version}").is_dir()
+        int(name[1:]) for name in found if folder / name != present and (folder / name).is_dir()
     ]
 
 
