@@ -25,7 +25,7 @@ staging: $(READY)     ## the same on real PostgreSQL, Redis and MLflow, which it
 	$(BIN)/python -m millwright stacks
 	$(BIN)/python run.py --stack staging --pipeline training
 
-test: $(READY) $(SPARK) ## all tests: about 15 minutes on two cores
+test: $(READY) $(SPARK) ## all tests: under 15 minutes on two cores
 	$(BIN)/python -m pytest $(TOGETHER)
 
 quick: $(READY)       ## the checks and the unit tests: under 2 minutes
