@@ -6,15 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from answered import assert_predicted_as_answered
 from commands import FLEET, Clone, Ended, ForkedClone
 
 from millwright.inference import table
 from millwright.lock import held
-from millwright.serving.features import open_reader
-from millwright.serving.policy import Policy
-from millwright.serving.predictions import micros
-from millwright.serving.releases import Releases
-from millwright.serving.scoring import Question, Scoring
 from millwright.settings import State
 
 AS_OF = datetime(2025, 5, 1, tzinfo=UTC)  # the end of the data
@@ -39,17 +35,7 @@ def test_a_past_time_gives_the_probabilities_that_the_service_gives(
     once: Ended, home: Path
 ) -> None:
     assert once.code == 0, once.stderr
-    state = State(home, "local")
-    found = table.read(state, FLEET, AS_OF)
-    used = Releases("local", FLEET, state.releases(FLEET), prove=lambda _: None)
-    used.refresh()
-    scoring = Scoring(used, open_reader(state, 5), Policy(), lambda _: None)
-    machines = found["machine_id"].to_pylist()
-    (answer,) = scoring.score([Question(machines, micros(AS_OF), dated=True)])
-    assert len(set(machines)) == 30
-    assert set(found["status"].to_pylist()) == {"ok"}
-    expected = [float(part.scored.probabilities[part.row]) for part in answer]
-    assert found["probability"].to_pylist() == pytest.approx(expected, abs=1e-9)
+    assert_predicted_as_answered(State(home, "local"), FLEET, AS_OF)
 
 
 def test_the_summary_and_the_table_name_what_was_made(once: Ended, home: Path) -> None:

@@ -15,15 +15,10 @@ from typing import Any
 import psutil
 import psycopg2
 import pytest
+from answered import assert_predicted_as_answered
 from commands import FLEET, Clone, Ended, ForkedClone
 
 from millwright import active_stack
-from millwright.inference import table
-from millwright.serving.features import open_reader
-from millwright.serving.policy import Policy
-from millwright.serving.predictions import micros
-from millwright.serving.releases import Releases
-from millwright.serving.scoring import Question, Scoring
 from millwright.settings import State
 
 CANARY = "canary-4f1d9c"
@@ -114,16 +109,7 @@ def test_a_fleet_predicted_at_once_is_in_postgresql_as_the_service_answers_from_
         "--as-of", as_of.isoformat(),
     )  # fmt: skip
     assert ended.code == 0, ended.stderr
-    state = State(home, "staging")
-    found = table.read(state, FLEET, as_of)
-    used = Releases("staging", FLEET, state.releases(FLEET), prove=lambda _: None)
-    used.refresh()
-    scoring = Scoring(used, open_reader(state, 5), Policy(), lambda _: None)
-    machines = found["machine_id"].to_pylist()
-    (answer,) = scoring.score([Question(machines, micros(as_of), dated=True)])
-    assert len(set(machines)) == len(machines) == 30
-    expected = [float(part.scored.probabilities[part.row]) for part in answer]
-    assert found["probability"].to_pylist() == pytest.approx(expected, abs=1e-9)
+    assert_predicted_as_answered(State(home, "staging"), FLEET, as_of)
 
 
 def test_one_run_on_another_stack_does_not_change_the_active_one(
