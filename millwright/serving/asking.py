@@ -63,7 +63,7 @@ class Asking:
             who = "the log" if isinstance(err, MistypedError) else "/ready"
             raise unavailable(f"features cannot be read now; {who} says why") from None
         except TimeoutError:
-            raise unavailable(f"no answer within {deadline:.2g} s; ask again") from None
+            raise unavailable(f"no answer within {deadline:g} s; ask again") from None
         finally:
             late.cancel()
 

@@ -147,10 +147,10 @@ def _keep(where: State, fleet: str) -> int:
 
     url = background.ensure(where, fleet, terminal.say)
     terminal.say(f"serving fleet {fleet} at {url}")
-    said = background.ask(url, "/ready")[1]
-    if said.get("ready"):
+    _, said = background.readiness(url)
+    if said.ready:
         return 0
-    reason = said.get("reason") or f"it does not answer; see {where.service(fleet) / 'log'}"
+    reason = said.reason or f"it does not answer; see {where.service(fleet) / 'log'}"
     terminal.warn(f"nothing is predicted there until this is mended: {reason}")
     return 3
 

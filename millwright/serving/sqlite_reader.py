@@ -76,6 +76,8 @@ class SqliteReader:
             while some := [key for (key,) in itertools.islice(keys, LISTED)]:
                 new = [key for key in some if key not in seen]
                 seen.update(new)
+                if not new:  # as in each table after the first, mostly
+                    continue
                 odd = {key for each in tables for key in self._odd(each, new)}
                 yield from self._named(key for key in new if key not in odd)
 
